@@ -1,0 +1,160 @@
+"""The description of a humanoid: bodies, joints, gains, limits, camera; and the MuJoCo model built from it.
+
+In: a `Robot` (see g1.py for one). Out: `mujoco.MjSpec` with primitive shapes, position actuators and sensors.
+Only `build` imports mujoco: limits, gains and joint order are usable on the robot's computer without it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+Vec = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Body:
+    """One rigid link: pose in its parent, mass (kg), inertial frame and moments (kg m^2), and its hinge joint."""
+
+    name: str
+    parent: str
+    pos: Vec
+    quat_wxyz: Vec
+    mass: float
+    inertia_pos: Vec
+    inertia_quat_wxyz: Vec
+    inertia: Vec
+    axis: Vec
+    range_rad: Vec
+
+    def mirrored(self) -> Body:
+        """Reflect a left link in the x-z plane to get the right one."""
+        w, x, y, z = self.quat_wxyz
+        iw, ix, iy, iz = self.inertia_quat_wxyz
+        lo, hi = self.range_rad
+        pitch = self.axis[1] != 0  # pitch keeps its sign in a mirror, roll and yaw change theirs
+        return replace(
+            self,
+            name=self.name.replace("left", "right"),
+            parent=self.parent.replace("left", "right"),
+            pos=(self.pos[0], -self.pos[1], self.pos[2]),
+            quat_wxyz=(w, -x, y, -z),
+            inertia_pos=(self.inertia_pos[0], -self.inertia_pos[1], self.inertia_pos[2]),
+            inertia_quat_wxyz=(iw, -ix, iy, -iz),
+            range_rad=(lo, hi) if pitch else (-hi, -lo),
+        )
+
+
+@dataclass(frozen=True)
+class Motor:
+    """One joint's drive: PD gains (N m/rad, N m s/rad), limits (N m, rad/s), reflected inertia (kg m^2)."""
+
+    kp: float
+    kd: float
+    effort: float
+    velocity: float
+    armature: float
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A primitive for contact and drawing, in its body's frame. type: capsule (radius, half), box, sphere."""
+
+    body: str
+    type: str
+    size: Vec
+    pos: Vec
+    quat_wxyz: Vec = (1.0, 0.0, 0.0, 0.0)
+    role: str = "link"  # link | foot | palm | visual
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Head camera: mount in its body's frame, downward tilt (rad), vertical field of view (degrees)."""
+
+    body: str
+    pos: Vec
+    tilt_rad: float
+    fovy_deg: float
+
+
+@dataclass(frozen=True)
+class Robot:
+    """A humanoid. Joint order everywhere: legs (left 6, right 6), waist, arms (left 7, right 7), then extras."""
+
+    name: str
+    bodies: tuple[Body, ...]
+    motors: dict[str, Motor]
+    default_rad: dict[str, float]
+    joints: tuple[str, ...]
+    n_lmo: int
+    shapes: tuple[Shape, ...]
+    camera: Camera
+    imu_pos: Vec
+    foot_site: Vec
+    palm_site: Vec
+    foot_corners: tuple[Vec, ...]
+    nominal_height_m: float
+    height_range_m: Vec
+
+    @property
+    def lmo_joints(self) -> tuple[str, ...]:
+        """Joints that the legs' policy owns (legs and waist)."""
+        return self.joints[: self.n_lmo]
+
+    @property
+    def arm_joints(self) -> tuple[str, ...]:
+        """The 14 arm joints that the VLA owns, left then right."""
+        return self.joints[self.n_lmo : self.n_lmo + 14]
+
+    def array(self, field: str) -> np.ndarray:
+        """A motor field ("kp", "kd", "effort", "velocity", "armature") or "default" in joint order, shape (J,)."""
+        if field == "default":
+            return np.array([self.default_rad.get(j, 0.0) for j in self.joints])
+        return np.array([getattr(self.motors[j], field) for j in self.joints])
+
+    @property
+    def range_rad(self) -> np.ndarray:
+        """Joint limits in joint order, shape (J, 2)."""
+        by_joint = {self.joint_of(body): body.range_rad for body in self.bodies}
+        return np.array([by_joint[j] for j in self.joints])
+
+    def joint_of(self, body: Body) -> str:
+        """The name of the hinge that moves a body, "" for the floating base."""
+        if body.parent == "":
+            return ""
+        name = body.name.removesuffix("_link")
+        return "waist_pitch" if name == "torso" else name
+
+    def mirror(self) -> tuple[np.ndarray, np.ndarray]:
+        """Left-right symmetry of joint vectors: (index, sign) with q_mirrored = q[index] * sign."""
+        index = []
+        for joint in self.joints:
+            other = joint.replace("left", "RIGHT").replace("right", "left").replace("RIGHT", "right")
+            index.append(self.joints.index(other))
+        sign = np.array([1.0 if "pitch" in j or "knee" in j or "elbow" in j else -1.0 for j in self.joints])
+        return np.array(index), sign
+
+    def build(self, feet: str = "spheres", collisions: str = "feet", timestep_s: float = 0.005):
+        """Build the MuJoCo spec: floating base, primitive shapes, position actuators with the motors' PD and limits.
+
+        Args:
+            feet: "spheres" (four contact points a foot, fast) or "capsules" (two capsules a foot).
+            collisions: "feet" (feet against the ground only), "hands" (feet and palms) or "full".
+            timestep_s: physics step.
+        Returns:
+            mujoco.MjSpec; attach a scene to it and compile.
+        """
+        import mujoco
+
+        from wbvla.robots.mjcf import build_spec
+
+        return build_spec(mujoco, self, feet, collisions, timestep_s)
+
+
+def pd_from_frequency(armature: float, hertz: float = 10.0, ratio: float = 2.0) -> tuple[float, float]:
+    """PD gains that give a motor's own inertia a natural frequency and damping ratio (mjlab's rule for the G1)."""
+    omega = 2.0 * math.pi * hertz
+    return armature * omega**2, 2.0 * ratio * armature * omega
