@@ -120,16 +120,22 @@ def _mirror(shape: Shape) -> Shape:
     return Shape(shape.body.replace("left", "right"), shape.type, shape.size, pos, (w, -x, y, -z), shape.role)
 
 
-def _in_tree_order(rows: tuple[Body, ...]) -> tuple[Body, ...]:
-    right = tuple(b.mirrored() for b in rows if b.name.startswith("left"))
-    return rows + right
+def _in_joint_order(rows: tuple[Body, ...]) -> tuple[Body, ...]:
+    """Add the right side so that MuJoCo's depth-first order is the joint order: legs, waist, arms."""
+    mirrored = tuple(b.mirrored() for b in rows)
+    left = [b.name.startswith("left") for b in rows]
+    leg = range(1, 7)
+    legs = tuple(rows[i] for i in leg) + tuple(mirrored[i] for i in leg)
+    waist = tuple(b for b, is_left in zip(rows, left) if not is_left and b.parent)
+    arms = range(7 + len(waist), len(rows))
+    return (rows[0], *legs, *waist, *(rows[i] for i in arms), *(mirrored[i] for i in arms))
 
 
 _WAIST = {"waist_yaw": _HIP, "waist_roll": _ANKLE, "waist_pitch": _ANKLE}
 
 G1 = Robot(
     name="g1",
-    bodies=_in_tree_order(LEFT_AND_CENTRE),
+    bodies=_in_joint_order(LEFT_AND_CENTRE),
     motors={f"{s}_{j}": m for s in ("left", "right") for j, m in _SIDE.items()} | _WAIST,
     default_rad={f"{s}_{j}": v for s in ("left", "right") for j, v in _DEFAULT.items()}
     | {"left_shoulder_roll": 0.2, "right_shoulder_roll": -0.2},

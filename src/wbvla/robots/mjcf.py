@@ -126,8 +126,8 @@ def _add_sites_and_camera(robot, bodies):
 def _add_sensors(mujoco, spec):
     kind, obj = mujoco.mjtSensor, mujoco.mjtObj
 
-    def add(name, sensor, what, on, **reference):
-        spec.add_sensor(name=name, type=sensor, objtype=what, objname=on, **reference)
+    def add(name, sensor, what, on):
+        spec.add_sensor(name=name, type=sensor, objtype=what, objname=on)
 
     add("gyro", kind.mjSENS_GYRO, obj.mjOBJ_SITE, "imu")
     for side in ("left", "right"):
@@ -136,8 +136,5 @@ def _add_sensors(mujoco, spec):
         add(f"{side}_foot_x", kind.mjSENS_FRAMEXAXIS, obj.mjOBJ_SITE, site)
         add(f"{side}_foot_z", kind.mjSENS_FRAMEZAXIS, obj.mjOBJ_SITE, site)
         add(f"{side}_foot_vel", kind.mjSENS_FRAMELINVEL, obj.mjOBJ_SITE, site)
-        pelvis = dict(reftype=obj.mjOBJ_XBODY, refname="pelvis")
-        add(f"{side}_foot_in_pelvis", kind.mjSENS_FRAMEPOS, obj.mjOBJ_SITE, site, **pelvis)
-        add(f"{side}_foot_vel_in_pelvis", kind.mjSENS_FRAMELINVEL, obj.mjOBJ_SITE, site, **pelvis)
     add("torso_z", kind.mjSENS_FRAMEZAXIS, obj.mjOBJ_XBODY, "torso_link")
     add("torso_gyro", kind.mjSENS_FRAMEANGVEL, obj.mjOBJ_XBODY, "torso_link")

@@ -1,0 +1,99 @@
+"""Command shaping: ternary flags and height in; reference velocity, reference height, gait phase and swing out.
+
+Pure numpy, batched over worlds; the training engines and the robot's controller run the same code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+STEP_S = 0.02
+
+
+@dataclass(frozen=True)
+class ShapingConfig:
+    """Constants of the command shaping; they travel in the contract.
+
+    Attributes:
+        goal: cruise speed of each axis at flag 1: m/s, m/s, rad/s.
+        alpha, rate: gate v_ref = goal * tanh(alpha * sbar) / tanh(alpha), sbar <- sbar + rate (s - sbar) each step:
+            monotone, exact in steady state (the paper prints a pulse; see docs/log.md).
+        height_rate_m_s: slew limit of the reference height.
+        gait_hz: stride frequency of the phase clock. swing: share of a stride that a foot is in the air.
+    """
+
+    goal: tuple[float, float, float] = (0.5, 0.3, 0.5)
+    alpha: float = 1.5
+    rate: float = 0.08
+    height_rate_m_s: float = 0.3
+    gait_hz: float = 1.4
+    swing: float = 0.42
+
+
+class CommandShaper:
+    """State of the command shaping for `n` worlds."""
+
+    def __init__(self, n: int, height_m: float, config: ShapingConfig) -> None:
+        self.config, self.height_m = config, height_m
+        self.goal = np.tile(np.array(config.goal), (n, 1))
+        self.sbar = np.zeros((n, 3))
+        self.v_ref = np.zeros((n, 3))
+        self.height_ref = np.full(n, height_m)
+        self.phase = np.zeros(n)
+
+    def reset(self, worlds: np.ndarray, phase: np.ndarray | float = 0.0) -> None:
+        """Put worlds (bool mask or indices) at rest at the nominal height."""
+        self.sbar[worlds] = 0.0
+        self.v_ref[worlds] = 0.0
+        self.height_ref[worlds] = self.height_m
+        self.phase[worlds] = phase
+
+    @property
+    def moving(self) -> np.ndarray:
+        """Worlds whose gait clock runs, shape (n,) bool."""
+        return np.abs(self.sbar).max(axis=1) > 0.1
+
+    def step(self, flags: np.ndarray, height_m: np.ndarray) -> None:
+        """Advance by one 20 ms step. flags: (n, 3) in {-1, 0, 1}; height_m: (n,) commanded pelvis height."""
+        c = self.config
+        was_moving = self.moving
+        self.sbar += c.rate * (flags - self.sbar)
+        self.v_ref = self.goal * np.tanh(c.alpha * self.sbar) / np.tanh(c.alpha)
+        limit = c.height_rate_m_s * STEP_S
+        self.height_ref += np.clip(height_m - self.height_ref, -limit, limit)
+        moving = self.moving
+        self.phase = np.where(moving & was_moving, (self.phase + c.gait_hz * STEP_S) % 1.0, self.phase * moving)
+
+    def clock(self) -> np.ndarray:
+        """Return sine and cosine of the gait phase, zero while standing, shape (n, 2)."""
+        angle = 2 * np.pi * self.phase
+        return np.stack([np.sin(angle), np.cos(angle)], axis=1) * self.moving[:, None]
+
+    def swing(self) -> np.ndarray:
+        """Return the swing signal of the left and right foot in [0, 1], shape (n, 2); 0 = on the ground."""
+        phases = np.stack([self.phase, (self.phase + 0.5) % 1.0], axis=1)
+        inside = (phases < self.config.swing) & self.moving[:, None]
+        return np.where(inside, np.sin(np.pi * np.clip(phases / self.config.swing, 0, 1)), 0.0)
+
+
+def feedforward(swing: np.ndarray, height_ref: np.ndarray, height_m: float, leg_m: float, lift_rad: float):
+    """Return the open-loop part of the 12 leg targets, offsets from the default pose, shape (n, 12), rad.
+
+    swing: (n, 2) from `CommandShaper.swing`; height_ref: (n,) m; leg_m: length of thigh plus shank; lift_rad: hip lift.
+    The knee follows the law of cosines for a leg of two equal segments; hip and ankle keep the foot below and flat.
+    """
+    offset = np.zeros((len(height_ref), 12))
+
+    def knee(height):
+        reach = np.clip((height - (height_m - 0.97 * leg_m * 0.93)) / leg_m, 0.35, 0.99)
+        return 2.0 * np.arccos(reach)
+
+    bend = knee(height_ref) - knee(np.array(height_m))
+    for side, start in enumerate((0, 6)):
+        up = lift_rad * swing[:, side]
+        offset[:, start] = -up - 0.5 * bend
+        offset[:, start + 3] = 2 * up + bend
+        offset[:, start + 4] = -up - 0.5 * bend
+    return offset

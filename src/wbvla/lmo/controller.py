@@ -1,0 +1,88 @@
+"""The legs on a robot: command and proprioception in, 15 joint targets out, 50 times a second.
+
+Numpy and onnxruntime only. The policy folder holds policy.onnx and contract.json.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from wbvla.contract import load_contract, require_match
+from wbvla.lmo.command import CommandShaper, ShapingConfig, feedforward
+from wbvla.lmo.observation import actor_observation, layout
+from wbvla.lmo.odometry import LegKinematics, base_velocity
+from wbvla.robots import get_robot
+from wbvla.types import LocoCommand, Proprioception
+
+
+def weights_folder(robot: str) -> Path:
+    """Return the folder of the weights that ship for a robot. Raises ValueError if there are none."""
+    folder = Path(__file__).parent / "weights" / robot
+    if not (folder / "policy.onnx").is_file():
+        raise ValueError(f"no legs ship for robot {robot!r}: train them with `wbvla lmo train --robot {robot}`")
+    return folder
+
+
+def load_policy(folder: Path):
+    """Open policy.onnx and its contract. Returns (onnxruntime session, contract). Raises ValueError on a misfit."""
+    import onnxruntime
+
+    contract = load_contract(folder / "contract.json", "lmo")
+    if not (folder / "policy.onnx").is_file():
+        raise ValueError(f"no policy.onnx in {folder}: export with `wbvla lmo export`")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    try:
+        session = onnxruntime.InferenceSession(str(folder / "policy.onnx"), options, ["CPUExecutionProvider"])
+    except Exception as error:
+        raise ValueError(f"{folder / 'policy.onnx'} is not a readable ONNX model: {error}") from None
+    return session, contract
+
+
+class LmoController:
+    """One robot's legs. `step` must be called every 20 ms."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.session, self.contract = load_policy(Path(folder))
+        self.robot = get_robot(self.contract["robot"])
+        expected = {"joints": list(self.robot.joints), "observation": [list(t) for t in layout(self.robot)]}
+        require_match(expected, {k: self.contract[k] for k in expected}, f"legs policy in {folder}")
+        c = self.contract
+        self.default = self.robot.array("default")
+        self.shaper = CommandShaper(1, c["nominal_height_m"], ShapingConfig(**c["shaping"]))
+        self.legs = LegKinematics(self.robot)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the past: stand at the nominal height."""
+        self.shaper.reset(np.array([0]))
+        self.action = np.zeros((1, self.robot.n_lmo))
+        self.velocity = np.zeros((1, 3))
+
+    def step(self, command: LocoCommand, body: Proprioception) -> np.ndarray:
+        """Return the targets (15,) in rad for `robot.lmo_joints`."""
+        c, q, dq = self.contract, np.asarray(body.q_rad, float), np.asarray(body.dq_rad_s, float)
+        gyro, gravity = np.asarray(body.gyro_rad_s, float)[None], np.asarray(body.gravity, float)[None]
+        flags = command.flags[None].astype(float)
+        sample = base_velocity(*self.legs.feet(q[None, :12], dq[None, :12]), gyro, gravity)
+        self.velocity = self.velocity + c["velocity_filter"] * (sample - self.velocity)
+        terms = {
+            "flags": flags, "v_ref": self.shaper.v_ref, "height_ref": self.shaper.height_ref[:, None],
+            "base_velocity": self.velocity, "gyro": gyro, "gravity": gravity, "q": q[None], "dq": dq[None],
+            "last_action": self.action, "clock": self.shaper.clock(),
+        }  # fmt: skip
+        observation = actor_observation(terms, c["nominal_height_m"], self.default)
+        self.action = np.clip(self.session.run(None, {"observation": observation})[0].astype(float), -6, 6)
+        self.shaper.step(flags, np.clip(np.array([command.height_m]), *c["height_range_m"]))
+        target = self.default[: self.robot.n_lmo] + c["action_scale_rad"] * self.action[0]
+        target[:12] += feedforward(
+            self.shaper.swing(), self.shaper.height_ref, c["nominal_height_m"], c["leg_m"], c["lift_rad"]
+        )[0]
+        return target
+
+
+def shipped_controller(robot: str = "g1") -> LmoController:
+    """Return the legs that ship with wbvla."""
+    return LmoController(weights_folder(robot))

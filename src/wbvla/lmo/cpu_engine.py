@@ -1,0 +1,262 @@
+"""The legs' training environment on native MuJoCo with CPU threads.
+
+In: actions (n, 15). Out: actor and critic observations, rewards, terminations for n worlds, one 20 ms step at a time.
+The batch is stepped by `mujoco.rollout`; everything around it is vectorised numpy.
+"""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+from mujoco import rollout
+
+from wbvla.lmo.command import STEP_S, CommandShaper, feedforward
+from wbvla.lmo.observation import actor_observation
+from wbvla.lmo.odometry import LegKinematics, base_velocity
+from wbvla.lmo.randomisation import ArmMotion, Disturbance, command_sample, model_variants
+from wbvla.lmo.rewards import CONTACT_M, Step, rewards
+from wbvla.recipes.lmo import LmoConfig
+from wbvla.robots.base import Robot
+
+LEG_M = 0.63
+VELOCITY_FILTER = 0.5  # share of the new leg-odometry sample; the controller uses the same
+FALL_TILT, FALL_HEIGHT_M = -0.7, 0.35
+NOISE = {"base_velocity": 0.1, "gyro": 0.15, "gravity": 0.03, "q": 0.01, "dq": 0.5}
+
+
+class CpuEngine:
+    """n worlds of one robot on flat ground. `training=False`: no randomisation, no resets, commands set by the caller."""
+
+    def __init__(self, robot: Robot, config: LmoConfig, worlds: int, seed: int, threads: int = 2, training: bool = True):
+        self.robot, self.config, self.n, self.training = robot, config, worlds, training
+        self.rng = np.random.default_rng(seed)
+        self.models = model_variants(robot, config, self.rng if training else None)
+        m = self.model = self.models[0]
+        self.model_of_world = [self.models[i % len(self.models)] for i in range(worlds)]
+        self.datas = [mujoco.MjData(m) for _ in range(threads)]
+        self.pool = rollout.Rollout(nthread=threads)
+        self.pool.__enter__()
+        self.nq, self.nv, self.nu = m.nq, m.nv, m.nu
+        size = mujoco.mj_stateSize(m, mujoco.mjtState.mjSTATE_FULLPHYSICS)
+        self.state = np.zeros((worlds, size))
+        self._states = np.zeros((worlds, config.substeps, size))
+        self._sensors = np.zeros((worlds, config.substeps, m.nsensordata))
+        self._control = np.zeros((worlds, config.substeps, m.nu + m.nv))
+        self._sensor_slice = {
+            m.sensor(i).name: slice(m.sensor_adr[i], m.sensor_adr[i] + m.sensor_dim[i]) for i in range(m.nsensor)
+        }
+        self.default, limits = robot.array("default"), robot.range_rad[: robot.n_lmo]
+        self.soft_limits = limits[:, 0] + 0.05, limits[:, 1] - 0.05
+        self.kp, self.kd = robot.array("kp")[: robot.n_lmo], robot.array("kd")[: robot.n_lmo]
+        self.effort = robot.array("effort")[: robot.n_lmo]
+        self.shaper = CommandShaper(worlds, robot.nominal_height_m, config.shaping)
+        self.legs = LegKinematics(robot)
+        self.arms = ArmMotion(robot, worlds, self.rng)
+        self.disturbance = Disturbance(worlds, self.rng)
+        self.flags, self.height = np.zeros((worlds, 3)), np.full(worlds, robot.nominal_height_m)
+        self.command_left, self.episode_steps = np.zeros(worlds, int), np.zeros(worlds, int)
+        self.age = np.zeros(worlds, int)  # steps since the reset; episode_steps starts anywhere to spread the resets
+        self.max_steps = int(config.episode_s / STEP_S)
+        self.harness = 0.0
+        self.level = 0.0  # curriculum of arms, pushes and hand forces, 0 to 1
+        self.actions = np.zeros((3, worlds, robot.n_lmo))  # newest first
+        self.targets = np.zeros((worlds, robot.n_lmo))
+        self.delayed = np.ones(worlds, bool)
+        self.velocity, self.yaw_rate = np.zeros((worlds, 3)), np.zeros(worlds)
+        self.rows: dict[str, float] = {}
+        self.reset(np.ones(worlds, bool))
+        if training:
+            self.episode_steps = self.rng.integers(0, self.max_steps, worlds)
+
+    # Views of the physics state.
+    @property
+    def qpos(self) -> np.ndarray:
+        """Generalised positions (n, nq)."""
+        return self.state[:, 1 : 1 + self.nq]
+
+    @property
+    def qvel(self) -> np.ndarray:
+        """Generalised velocities (n, nv)."""
+        return self.state[:, 1 + self.nq : 1 + self.nq + self.nv]
+
+    def sensor(self, name: str) -> np.ndarray:
+        """Newest value of a sensor, shape (n, dim)."""
+        return self._sensors[:, -1, self._sensor_slice[name]]
+
+    @property
+    def gravity(self) -> np.ndarray:
+        """Unit gravity in the pelvis frame, shape (n, 3)."""
+        w, x, y, z = self.qpos[:, 3:7].T
+        return np.stack([-2 * (x * z - w * y), -2 * (y * z + w * x), -(1 - 2 * (x * x + y * y))], axis=1)
+
+    @property
+    def yaw(self) -> np.ndarray:
+        """Heading (n,), rad."""
+        w, x, y, z = self.qpos[:, 3:7].T
+        return np.arctan2(2 * (x * y + w * z), 1 - 2 * (y * y + z * z))
+
+    def in_heading_frame(self, v: np.ndarray) -> np.ndarray:
+        """Rotate world vectors (n, 3) into each world's heading frame."""
+        c, s = np.cos(self.yaw), np.sin(self.yaw)
+        return np.stack([c * v[:, 0] + s * v[:, 1], -s * v[:, 0] + c * v[:, 1], v[:, 2]], axis=1)
+
+    def set_harness(self, strength: float) -> None:
+        """Set the assist forces, 0 to 1; rotational damping is implicit (an explicit torque explodes)."""
+        self.harness = strength
+        for model in self.models:
+            model.dof_damping[3:5], model.dof_damping[5] = 40.0 * strength, 5.0 * strength
+
+    def reset(self, mask: np.ndarray) -> None:
+        """Start new episodes in the masked worlds."""
+        k = int(mask.sum())
+        if k == 0:
+            return
+        state = np.zeros((k, self.state.shape[1]))
+        qpos, qvel = state[:, 1 : 1 + self.nq], state[:, 1 + self.nq : 1 + self.nq + self.nv]
+        qpos[:, 2], qpos[:, 3], qpos[:, 7:] = 0.76, 1.0, self.default
+        if self.training:
+            qpos[:, 2] += 0.01
+            qpos[:, 7:] += self.rng.uniform(-0.1, 0.1, (k, self.nu))
+            qpos[:, 4:6] = self.rng.uniform(-0.05, 0.05, (k, 2))
+            qpos[:, 3:7] /= np.linalg.norm(qpos[:, 3:7], axis=1, keepdims=True)
+            qvel[:, :6] = self.rng.uniform(-0.3, 0.3, (k, 6))
+            self.delayed[mask] = self.rng.random(k) < 0.7
+            self._new_commands(mask)
+        self.state[mask] = state
+        self._sensors[mask] = 0.0
+        self.actions[:, mask] = 0.0
+        self.targets[mask] = self.default[: self.robot.n_lmo]
+        self.shaper.reset(mask, self.rng.random(k) * 0 if not self.training else 0.5 * self.rng.integers(0, 2, k))
+        self.arms.reset(mask)
+        self.episode_steps[mask] = self.age[mask] = 0
+        self.velocity[mask], self.yaw_rate[mask] = 0.0, 0.0
+
+    def _new_commands(self, mask: np.ndarray) -> None:
+        k = int(mask.sum())
+        if k:
+            self.flags[mask], self.height[mask] = command_sample(self.rng, k, self.config, self.robot.nominal_height_m)
+            self.command_left[mask] = self.rng.integers(100, 300, k)
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Advance 20 ms. action: (n, 15). Returns reward (n,), terminated (n,) bool, timed out (n,) bool."""
+        self.actions[2], self.actions[1] = self.actions[1], self.actions[0]
+        self.actions[0] = np.clip(action, -6, 6)
+        self.shaper.step(self.flags, self.height)
+        targets = self.default[: self.robot.n_lmo] + self.config.action_scale_rad * self.actions[0]
+        targets[:, :12] += feedforward(
+            self.shaper.swing(), self.shaper.height_ref, self.robot.nominal_height_m, LEG_M, self.config.lift_rad
+        )
+        applied = np.where(self.delayed[:, None], self.targets, targets)
+        self.targets = targets
+        self._control[:, :, : self.robot.n_lmo] = applied[:, None]
+        self._control[:, :, self.robot.n_lmo : self.nu] = self.arms.step(self.level)[:, None]
+        self._external_forces()
+        self._physics()
+        bad = ~np.isfinite(self.state).all(1)
+        self.state[bad] = 0.0
+        self.state[bad, 3], self.state[bad, 4] = 0.76, 1.0  # z and w of a standing pose; the world is reset below
+        self._sensors[bad] = 0.0
+        step = self._measure(applied)
+        rows = rewards(step)
+        self.rows = {name: float(row.mean()) for name, row in rows.items()}
+        fallen = bad | (step.gravity[:, 2] > FALL_TILT) | (step.height < FALL_HEIGHT_M)
+        reward = np.clip(sum(rows.values()) * STEP_S * 5 - 2.0 * fallen, -4, 4)
+        self.episode_steps += 1
+        self.age += 1
+        timed_out = (self.episode_steps >= self.max_steps) & ~fallen
+        if self.training:
+            self.disturbance.push(self.state[:, 1 + self.nq : 3 + self.nq], self.config.push_m_s * self.level)
+            self.command_left -= 1
+            self._new_commands((self.command_left <= 0) & ~fallen & ~timed_out)
+            self.reset(fallen | timed_out)
+        return reward, fallen, timed_out
+
+    def _external_forces(self) -> None:
+        force = self._control[:, :, self.nu :]
+        force[:] = 0.0
+        c, s = np.cos(self.yaw), np.sin(self.yaw)
+        if self.training and self.level > 0:
+            f = self.disturbance.hand_force(self.shaper.v_ref[:, 0], self.config.hand_force_n * self.level)
+            force[:, :, 0], force[:, :, 1] = (c * f)[:, None], (s * f)[:, None]
+            force[:, :, 4] += (0.2 * f)[:, None]  # the hands push about 0.2 m above the pelvis
+        if self.harness > 0:
+            a, g, v = self.harness, self.gravity, self.in_heading_frame(self.qvel[:, :3])
+            pull = np.clip(250 * a * (self.shaper.v_ref[:, :2] - v[:, :2]), -120, 120)
+            force[:, :, 0] += (c * pull[:, 0] - s * pull[:, 1])[:, None]
+            force[:, :, 1] += (s * pull[:, 0] + c * pull[:, 1])[:, None]
+            lift = a * (1500 * (self.shaper.height_ref - self.qpos[:, 2]) - 100 * self.qvel[:, 2])
+            force[:, :, 2] += np.clip(lift, 0, 200 * a)[:, None]
+            force[:, :, 3] += (250 * a * g[:, 1])[:, None]
+            force[:, :, 4] -= (250 * a * g[:, 0])[:, None]
+
+    def _physics(self) -> None:
+        spec = int(mujoco.mjtState.mjSTATE_CTRL) | int(mujoco.mjtState.mjSTATE_QFRC_APPLIED)
+        self.pool.rollout(
+            self.model_of_world, self.datas, self.state, self._control, control_spec=spec, state=self._states,
+            sensordata=self._sensors, skip_checks=True, nstep=self.config.substeps, chunk_size=max(1, self.n // 16),
+        )  # fmt: skip
+        self.state[:] = self._states[:, -1]
+
+    def _measure(self, applied: np.ndarray) -> Step:
+        legs = slice(7, 7 + self.robot.n_lmo)
+        q, dq = self.qpos[:, legs], self.qvel[:, 6 : 6 + self.robot.n_lmo]
+        self.yaw_rate += 0.08 * (self.qvel[:, 5] - self.yaw_rate)
+        z, vel, tilt, yaws, pos = [], [], [], [], []
+        corners = np.array(self.robot.foot_corners) - np.array(self.robot.foot_site)
+        for side in ("left", "right"):
+            p, x_axis, z_axis = (self.sensor(f"{side}_foot_{k}") for k in ("pos", "x", "z"))
+            y_up = z_axis[:, 0] * x_axis[:, 1] - z_axis[:, 1] * x_axis[:, 0]  # vertical part of z cross x
+            rise = x_axis[:, 2:] * corners[:, 0] + y_up[:, None] * corners[:, 1] + z_axis[:, 2:] * corners[:, 2]
+            z.append(p[:, 2] + rise.min(1))
+            vel.append(self.sensor(f"{side}_foot_vel"))
+            tilt.append((z_axis[:, :2] ** 2).sum(1))
+            yaws.append(np.arctan2(x_axis[:, 1], x_axis[:, 0]))
+            pos.append(p)
+        lo, hi = self.soft_limits
+        gap_yaw = yaws[0] - yaws[1]
+        return Step(
+            velocity=self.in_heading_frame(self.qvel[:, :3]), yaw_rate=self.yaw_rate, gyro=self.qvel[:, 3:6],
+            gravity=self.gravity, height=self.qpos[:, 2], v_ref=self.shaper.v_ref, height_ref=self.shaper.height_ref,
+            moving=self.shaper.moving, swing=self.shaper.swing(), foot_z=np.stack(z, 1), foot_vel=np.stack(vel, 1),
+            foot_tilt=np.stack(tilt, 1), foot_gap=self.in_heading_frame(pos[0] - pos[1])[:, :2],
+            foot_yaw=np.arctan2(np.sin(gap_yaw), np.cos(gap_yaw)), torso_z=self.sensor("torso_z"),
+            torso_gyro=self.sensor("torso_gyro"), q_offset=q - self.default[: self.robot.n_lmo], dq=dq,
+            limit_excess=(np.clip(lo - q, 0, None) + np.clip(q - hi, 0, None)).sum(1),
+            torque_share=(self.kp * (applied - q) - self.kd * dq) / self.effort, action=self.actions[0],
+            last_action=self.actions[1], before_last_action=self.actions[2],
+        )  # fmt: skip
+
+    def observe(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return actor (n, 91) and critic observations, float32. Call once per step: it advances the odometry filter."""
+        noisy = self._with_noise if self.training else lambda name, x: x
+        feet, feet_vel = self.legs.feet(self.qpos[:, 7:19], self.qvel[:, 6:18])
+        gyro, gravity = self.qvel[:, 3:6], self.gravity
+        fresh = self.age == 0
+        sample = noisy("base_velocity", base_velocity(feet, feet_vel, gyro, gravity))
+        self.velocity += VELOCITY_FILTER * (np.where(fresh[:, None], 0.0, sample) - self.velocity)
+        terms = {
+            "flags": self.flags,
+            "v_ref": self.shaper.v_ref,
+            "height_ref": self.shaper.height_ref[:, None],
+            "base_velocity": self.velocity,
+            "gyro": noisy("gyro", gyro),
+            "gravity": noisy("gravity", gravity),
+            "q": noisy("q", self.qpos[:, 7:]),
+            "dq": noisy("dq", self.qvel[:, 6:]),
+            "last_action": self.actions[0],
+            "clock": self.shaper.clock(),
+        }
+        actor = actor_observation(terms, self.robot.nominal_height_m, self.default)
+        foot_z = np.stack([self.sensor(f"{s}_foot_pos")[:, 2] for s in ("left", "right")], 1)
+        truth = [self.in_heading_frame(self.qvel[:, :3]), (self.qpos[:, 2:3] - self.robot.nominal_height_m) * 5]
+        extra = [*truth, (foot_z < CONTACT_M).astype(float), foot_z * 5, self.yaw_rate[:, None]]
+        return actor, np.concatenate([actor, *extra], axis=1).astype(np.float32)
+
+    def _with_noise(self, name: str, x: np.ndarray) -> np.ndarray:
+        return x + NOISE[name] * self.rng.uniform(-1, 1, x.shape)
+
+    def mirror_critic(self, actor: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Extend the actor's mirror (index, sign) to the critic observation."""
+        index, sign = actor
+        extra_index = len(index) + np.array([0, 1, 2, 3, 5, 4, 7, 6, 8])
+        return np.concatenate([index, extra_index]), np.concatenate([sign, [1, -1, 1, 1, 1, 1, 1, 1, -1]])

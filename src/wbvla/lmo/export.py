@@ -1,0 +1,109 @@
+"""Export trained legs: a checkpoint in; policy.onnx and contract.json out, parity checked.
+
+The exported graph holds the normaliser and the network; the contract holds everything else (wbvla.lmo.controller).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+PARITY = 1e-5
+
+
+@dataclass
+class ExportLmo:
+    """Export a training run.
+
+    Attributes:
+        run_folder: folder given to `wbvla lmo train --out`. out: where to write policy.onnx and contract.json.
+        robot, recipe: as in training. worlds: worlds per command of the scores written into the contract.
+    """
+
+    run_folder: str = "outputs/lmo"
+    out: str = "outputs/lmo/export"
+    robot: str = "g1"
+    recipe: str = "lmo_g1"
+    worlds: int = 64
+
+
+def run(cfg: ExportLmo) -> dict:
+    """Load, score, export."""
+    from wbvla.lmo.ppo import Trainer
+    from wbvla.recipes.lmo import get_recipe
+    from wbvla.robots import get_robot
+
+    trainer = Trainer(get_robot(cfg.robot), get_recipe(cfg.recipe), 0, 2)
+    if not (Path(cfg.run_folder) / "checkpoint.json").is_file():
+        raise ValueError(f"no checkpoint in {cfg.run_folder}: expected the --out folder of `wbvla lmo train`")
+    trainer.load(Path(cfg.run_folder))
+    scores = trainer.evaluate(cfg.worlds)
+    command = f"wbvla lmo train --recipe {cfg.recipe} --robot {cfg.robot} ({trainer.steps:,} steps)"
+    contract = export(trainer, Path(cfg.out), command, scores)
+    print(f"wrote {cfg.out}: {contract['policy_id']}, survival {scores['survival']:.3f}")
+    return contract
+
+
+def export(trainer, out: Path, command: str, scores: dict) -> dict:
+    """Write the folder and return the contract. Raises RuntimeError if torch and ONNX disagree by more than 1e-5."""
+    import numpy as np
+    import onnxruntime
+    import torch
+
+    from wbvla.contract import save_contract
+    from wbvla.lmo.cpu_engine import LEG_M, VELOCITY_FILTER
+    from wbvla.lmo.observation import layout
+
+    out.mkdir(parents=True, exist_ok=True)
+    robot, config, actor = trainer.robot, trainer.config, trainer.alg.actor.eval()
+    path = out / "policy.onnx"
+    network = torch.nn.Sequential(actor.obs_normalizer, actor.mlp).eval()
+    width = sum(w for _, w, _ in layout(robot))
+    batch = {"observation": {0: torch.export.Dim("batch")}}
+    torch.onnx.export(
+        _Named(network), (torch.zeros(2, width),), str(path), input_names=["observation"], output_names=["action"],
+        dynamic_shapes=batch, dynamo=True, external_data=False, verbose=False,
+    )  # fmt: skip
+    sample = np.random.default_rng(0).normal(size=(256, width)).astype(np.float32)
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(sample)).numpy()
+    got = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, {"observation": sample})[0]
+    if np.abs(got - expected).max() > PARITY * max(1.0, np.abs(expected).max()):
+        raise RuntimeError(f"torch and ONNX differ by {np.abs(got - expected).max():.2e}, expected at most {PARITY}")
+    trainer.alg.train_mode()
+    contract = {
+        "kind": "lmo", "version": 1, "robot": robot.name,
+        "policy_id": hashlib.sha256(path.read_bytes()).hexdigest()[:16], "rate_hz": 50,
+        "joints": list(robot.joints), "owned_by_lmo": list(robot.lmo_joints), "owned_by_vla": list(robot.arm_joints),
+        "kp": robot.array("kp").tolist(), "kd": robot.array("kd").tolist(), "effort": robot.array("effort").tolist(),
+        "default_rad": robot.array("default").tolist(), "observation": [list(t) for t in layout(robot)],
+        "action_scale_rad": config.action_scale_rad, "lift_rad": config.lift_rad, "leg_m": LEG_M,
+        "velocity_filter": VELOCITY_FILTER, "nominal_height_m": robot.nominal_height_m,
+        "height_range_m": list(config.heights_m), "shaping": asdict(config.shaping),
+        "provenance": {"command": command, "commit": _commit(), "steps": trainer.steps, "scores": scores},
+    }  # fmt: skip
+    save_contract(out / "contract.json", contract)
+    return contract
+
+
+def _Named(network):
+    import torch
+
+    class Named(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, observation):
+            return self.network(observation)
+
+    return Named()
+
+
+def _commit() -> str:
+    try:
+        return subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    except OSError:
+        return ""

@@ -1,0 +1,191 @@
+"""rsl_rl's PPO around an engine: rollouts, random mirroring of minibatches, curriculum, checkpoints without pickle.
+
+In: robot and recipe. Out: a `Trainer` that updates, evaluates, saves and loads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from rsl_rl.algorithms import PPO
+from rsl_rl.extensions import Symmetry
+from rsl_rl.models import MLPModel
+from rsl_rl.storage import RolloutStorage
+from safetensors.torch import load_file, save_file
+from tensordict import TensorDict
+
+from wbvla.lmo.cpu_engine import CpuEngine
+from wbvla.lmo.evaluate import nine_commands
+from wbvla.lmo.observation import mirror_action, mirror_observation
+from wbvla.lmo.train import Curriculum
+from wbvla.recipes.lmo import LmoConfig
+from wbvla.robots.base import Robot
+
+
+class Actor(MLPModel):
+    """rsl_rl's MLP whose divergence, which steers the learning rate, counts only the samples that were not mirrored."""
+
+    kept: torch.Tensor | None = None
+
+    def get_kl_divergence(self, old_params, new_params) -> torch.Tensor:
+        """Return the divergence of the samples in `kept`."""
+        divergence = super().get_kl_divergence(old_params, new_params)
+        return divergence if self.kept is None else divergence[self.kept]
+
+
+class RandomMirror(Symmetry):
+    """Mirror a random half of each minibatch in place: symmetry at no extra cost (rsl_rl's own doubles the batch)."""
+
+    def __init__(self, model: Actor, actor, critic, action) -> None:
+        self.model = model
+        as_tensors = lambda pair: (torch.as_tensor(pair[0]), torch.as_tensor(pair[1], dtype=torch.float32))  # noqa: E731
+        self.actor, self.critic, self.action = as_tensors(actor), as_tensors(critic), as_tensors(action)
+        self.use_mirror_loss = False
+
+    def augment_batch(self, batch, original_batch_size: int) -> None:
+        """Flip observations and actions of a random half."""
+        flip = (torch.rand(original_batch_size) < 0.5)[:, None]
+        self.model.kept = ~flip[:, 0]
+        mirrored = lambda x, pair: torch.where(flip, x[:, pair[0]] * pair[1], x)  # noqa: E731
+        observations = {"actor": self.actor, "critic": self.critic}
+        batch.observations = TensorDict(
+            {k: mirrored(batch.observations[k], pair) for k, pair in observations.items()}, [original_batch_size]
+        )
+        batch.actions = mirrored(batch.actions, self.action)
+
+    def compute_loss(self, actor, batch, original_batch_size: int) -> torch.Tensor:
+        """No auxiliary loss."""
+        return torch.zeros(())
+
+
+class Trainer:
+    """One training run of the legs on the CPU engine."""
+
+    def __init__(self, robot: Robot, config: LmoConfig, seed: int, threads: int) -> None:
+        torch.manual_seed(seed)
+        self.robot, self.config, self.seed, self.threads = robot, config, seed, threads
+        self.env = CpuEngine(robot, config, config.worlds, seed, threads)
+        self.curriculum = Curriculum(config.harness)
+        self.env.set_harness(self.curriculum.harness)
+        self.steps = self.updates = 0
+        self.obs = self._observe()
+        self.alg = self._ppo()
+
+    def _ppo(self) -> PPO:
+        c = self.config
+        groups = {"actor": ["actor"], "critic": ["critic"]}
+        std = {"class_name": "rsl_rl.modules.distribution:GaussianDistribution", "init_std": c.initial_std}
+        net = dict(hidden_dims=c.hidden, activation="elu", obs_normalization=True)
+        actor = Actor(self.obs, groups, "actor", self.robot.n_lmo, distribution_cfg=std, **net)
+        with torch.no_grad():  # start near zero action: the default pose plus the swing feed-forward
+            actor.mlp[-1].weight.mul_(0.01)
+        critic = MLPModel(self.obs, groups, "critic", 1, **net)
+        storage = RolloutStorage("rl", c.worlds, c.steps_per_update, self.obs, [self.robot.n_lmo], "cpu")
+        alg = PPO(
+            actor, critic, storage, num_learning_epochs=c.epochs, num_mini_batches=c.minibatches, gamma=0.99, lam=0.95,
+            entropy_coef=c.entropy, learning_rate=c.learning_rate, desired_kl=0.016, schedule="adaptive",
+            use_clipped_value_loss=True,
+        )  # fmt: skip
+        mirror = mirror_observation(self.robot)
+        alg.symmetry = RandomMirror(actor, mirror, self.env.mirror_critic(mirror), mirror_action(self.robot))
+        alg.train_mode()
+        return alg
+
+    def _observe(self) -> TensorDict:
+        actor, critic = self.env.observe()
+        return TensorDict({"actor": torch.from_numpy(actor), "critic": torch.from_numpy(critic)}, [self.env.n])
+
+    def update(self) -> dict:
+        """Collect one batch and update. Returns a flat log row."""
+        rows: dict[str, float] = {}
+        with torch.inference_mode():
+            for _ in range(self.config.steps_per_update):
+                action = self.alg.act(self.obs)
+                lengths = self.env.age + 1
+                reward, fallen, timed_out = self.env.step(action.numpy().astype(float))
+                done = fallen | timed_out
+                self.curriculum.lengths.extend(int(x) for x in lengths[done])
+                for name, value in self.env.rows.items():
+                    rows[name] = rows.get(name, 0.0) + value / self.config.steps_per_update
+                self.obs = self._observe()
+                self.alg.process_env_step(
+                    self.obs, torch.from_numpy(reward.astype(np.float32)), torch.from_numpy(done.astype(np.uint8)),
+                    {"time_outs": torch.from_numpy(timed_out.astype(np.float32))},
+                )  # fmt: skip
+            self.alg.compute_returns(self.obs)
+        losses = self.alg.update()
+        self.steps += self.config.worlds * self.config.steps_per_update
+        self.updates += 1
+        if self.updates % 10 == 0:
+            self.curriculum.update(self.env.max_steps)
+            self.env.set_harness(self.curriculum.harness)
+            self.env.level = self.curriculum.level
+        lengths = self.curriculum.lengths
+        return {
+            "steps": self.steps, "updates": self.updates, "length": sum(lengths) / max(1, len(lengths)),
+            "harness": self.curriculum.harness, "level": self.curriculum.level,
+            "std": float(self.alg.actor.output_std.detach().mean()), "lr": self.alg.learning_rate,
+            **{f"loss_{k}": v for k, v in losses.items()}, **rows,
+        }  # fmt: skip
+
+    def evaluate(self, worlds: int = 4, **options) -> dict:
+        """Score the deterministic policy without harness; see `nine_commands`."""
+        actor = self.alg.actor
+        actor.eval()
+
+        def policy(observation: np.ndarray) -> np.ndarray:
+            with torch.inference_mode():
+                obs = TensorDict({"actor": torch.from_numpy(observation)}, [len(observation)])
+                return actor(obs).numpy().astype(float)
+
+        result = nine_commands(policy, self.robot, self.config, worlds, threads=self.threads, **options)
+        self.alg.train_mode()
+        return result
+
+    def save(self, out: Path) -> None:
+        """Write model, optimiser, curriculum and random state; each file is replaced atomically."""
+        moments = self.alg.optimizer.state_dict()["state"]
+        tensors = {f"actor.{k}": v for k, v in self.alg.actor.state_dict().items()}
+        tensors |= {f"critic.{k}": v for k, v in self.alg.critic.state_dict().items()}
+        tensors |= {f"optimizer.{i}.{k}": v for i, state in moments.items() for k, v in state.items()}
+        tensors |= {f"rng.{k}": v for k, v in {"torch": torch.get_rng_state()}.items()}
+        save_file({k: v.contiguous().clone() for k, v in tensors.items()}, out / "checkpoint.safetensors.tmp")
+        facts = {
+            "kind": "lmo-checkpoint", "robot": self.robot.name, "recipe": asdict(self.config), "steps": self.steps,
+            "updates": self.updates, "learning_rate": self.alg.learning_rate, "harness": self.curriculum.harness,
+            "level": self.curriculum.level, "lengths": list(self.curriculum.lengths),
+            "numpy": self.env.rng.bit_generator.state,
+        }  # fmt: skip
+        (out / "checkpoint.json.tmp").write_text(json.dumps(facts))
+        for name in ("checkpoint.safetensors", "checkpoint.json"):
+            os.replace(out / f"{name}.tmp", out / name)
+
+    def load(self, out: Path) -> None:
+        """Continue from `save`. Worlds start new episodes. Raises ValueError for another robot's checkpoint."""
+        facts = json.loads((out / "checkpoint.json").read_text())
+        if facts.get("robot") != self.robot.name:
+            raise ValueError(f"{out}: checkpoint of robot {facts.get('robot')!r}, expected {self.robot.name!r}")
+        tensors = load_file(out / "checkpoint.safetensors")
+        part = lambda prefix: {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
+        self.alg.actor.load_state_dict(part("actor."))
+        self.alg.critic.load_state_dict(part("critic."))
+        state = self.alg.optimizer.state_dict()
+        for key, value in part("optimizer.").items():
+            index, name = key.split(".", 1)
+            state["state"].setdefault(int(index), {})[name] = value
+        self.alg.optimizer.load_state_dict(state)
+        self.alg.learning_rate = facts["learning_rate"]
+        for group in self.alg.optimizer.param_groups:
+            group["lr"] = facts["learning_rate"]
+        torch.set_rng_state(tensors["rng.torch"])
+        self.env.rng.bit_generator.state = facts["numpy"]
+        self.steps, self.updates = facts["steps"], facts["updates"]
+        self.curriculum.harness, self.curriculum.level = facts["harness"], facts["level"]
+        self.curriculum.lengths.extend(facts["lengths"])
+        self.env.set_harness(self.curriculum.harness)
+        self.env.level = self.curriculum.level

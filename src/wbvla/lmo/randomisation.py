@@ -1,0 +1,114 @@
+"""What varies in training: model variants, arm motion, pushes and hand forces, commands.
+
+In: robot, configuration, random generator. Out: compiled models and batched disturbances.
+"""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+
+from wbvla.lmo.command import STEP_S
+from wbvla.recipes.lmo import LmoConfig
+from wbvla.robots.base import Robot
+
+
+def flat_ground(robot: Robot, physics_s: float) -> mujoco.MjModel:
+    """Compile the robot on an endless floor, feet against the floor only."""
+    spec = robot.build(feet="spheres", collisions="feet", timestep_s=physics_s)
+    floor = mujoco.mjtGeom.mjGEOM_PLANE
+    spec.worldbody.add_geom(name="floor", type=floor, size=[0, 0, 0.05], contype=1, conaffinity=2)
+    spec.option.iterations, spec.option.ls_iterations = 4, 8
+    return spec.compile()
+
+
+def model_variants(robot: Robot, config: LmoConfig, rng: np.random.Generator | None) -> list[mujoco.MjModel]:
+    """Compile the nominal model and, given `rng`, `config.variants - 1` randomised ones.
+
+    Friction 0.4-1.2, torso -1..+3 kg and +-3 cm, each hand 0..1.5 kg, gains +-15 % (a narrower range than the paper's
+    Table 5: the first policy; ranges are the ones the measuring prototype learned with).
+    """
+    models = [flat_ground(robot, config.physics_s)]
+    for _ in range(config.variants - 1 if rng is not None else 0):
+        m = flat_ground(robot, config.physics_s)
+        feet = [g for g in range(m.ngeom) if "foot" in m.geom(g).name]
+        m.geom_friction[feet, 0] = rng.uniform(0.4, 1.2)
+        torso = m.body("torso_link").id
+        m.body_mass[torso] += rng.uniform(-1, 3)
+        m.body_ipos[torso] += rng.uniform(-0.03, 0.03, 3)
+        for side in ("left", "right"):
+            m.body_mass[m.body(f"{side}_wrist_yaw_link").id] += rng.uniform(0, 1.5)
+        scale = rng.uniform(0.85, 1.15, m.nu)
+        m.actuator_gainprm[:, 0] *= scale
+        m.actuator_biasprm[:, 1] *= scale
+        m.actuator_biasprm[:, 2] *= rng.uniform(0.85, 1.15, m.nu)
+        mujoco.mj_setConst(m, mujoco.MjData(m))
+        models.append(m)
+    return models
+
+
+def command_sample(rng: np.random.Generator, k: int, config: LmoConfig, nominal_m: float):
+    """Draw k commands: flags (k, 3) and heights (k,).
+
+    15 % stand, 35 % forward or back, 20 % turn, 12 % sideways, 18 % any mixture.
+    """
+    kind, flags = rng.random(k), np.zeros((k, 3))
+    sign = lambda size: rng.choice([-1.0, 1.0], size)  # noqa: E731
+    walk, turn, side = (kind >= 0.15) & (kind < 0.5), (kind >= 0.5) & (kind < 0.7), (kind >= 0.7) & (kind < 0.82)
+    flags[walk, 0] = np.where(rng.random(walk.sum()) < 0.7, 1.0, -1.0)
+    flags[turn, 2], flags[side, 1] = sign(turn.sum()), sign(side.sum())
+    mixed = kind >= 0.82
+    flags[mixed] = rng.integers(-1, 2, (int(mixed.sum()), 3))
+    heights = np.where(rng.random(k) < config.nominal_share, nominal_m, rng.uniform(*config.heights_m, k))
+    return flags, heights
+
+
+class ArmMotion:
+    """Smooth random arm targets: new goals every 0.6-3 s, approached at 0.5-3 rad/s, up to 60 % of the joint range."""
+
+    def __init__(self, robot: Robot, n: int, rng: np.random.Generator) -> None:
+        self.rng, self.n = rng, n
+        arms = slice(robot.n_lmo, robot.n_lmo + 14)
+        self.default, self.range = robot.array("default")[arms], 0.6 * robot.range_rad[arms]
+        self.target = np.tile(self.default, (n, 1))
+        self.goal, self.speed, self.left = self.target.copy(), np.ones(n), np.zeros(n, int)
+
+    def reset(self, mask: np.ndarray) -> None:
+        """Put the masked worlds' arms into the default pose."""
+        self.target[mask] = self.goal[mask] = self.default
+        self.left[mask] = self.rng.integers(20, 100, int(mask.sum()))
+
+    def step(self, amplitude: float) -> np.ndarray:
+        """Advance 20 ms; return the targets (n, 14), rad."""
+        self.left -= 1
+        new = self.left <= 0
+        k = int(new.sum())
+        if k:
+            drawn = self.rng.uniform(self.range[:, 0], self.range[:, 1], (k, 14))
+            self.goal[new] = self.default + (drawn - self.default) * amplitude * self.rng.random((k, 1))
+            self.speed[new], self.left[new] = self.rng.uniform(0.5, 3.0, k), self.rng.integers(30, 150, k)
+        limit = (self.speed * STEP_S)[:, None]
+        self.target = self.target + np.clip(self.goal - self.target, -limit, limit)
+        return self.target
+
+
+class Disturbance:
+    """Velocity jumps every 2-6 s, and a steady force against the forward motion in a third of the worlds."""
+
+    def __init__(self, n: int, rng: np.random.Generator) -> None:
+        self.rng, self.n = rng, n
+        self.left = rng.integers(100, 300, n)
+        self.share = np.where(rng.random(n) < 0.35, rng.random(n), 0.0)
+
+    def push(self, velocity_xy: np.ndarray, size_m_s: float) -> None:
+        """Add a jump to the horizontal base velocity (n, 2), in place, where one is due."""
+        self.left -= 1
+        due = self.left <= 0
+        k = int(due.sum())
+        if k:
+            velocity_xy[due] += self.rng.uniform(-1, 1, (k, 2)) * size_m_s
+            self.left[due] = self.rng.integers(100, 300, k)
+
+    def hand_force(self, forward_ref: np.ndarray, size_n: float) -> np.ndarray:
+        """Return the force on the hands along the heading (n,), N: against walking forward, as a pushed cart is."""
+        return -self.share * size_n * np.clip(forward_ref / 0.3, 0, 1)

@@ -1,0 +1,114 @@
+"""Train the legs with rsl_rl's PPO on the CPU engine, with the harness curriculum.
+
+In: a recipe. Out: a folder with checkpoint (safetensors + JSON), log.jsonl, and an ONNX export with its contract.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass
+class TrainLmo:
+    """Train the legs.
+
+    Attributes:
+        recipe: name in wbvla.recipes.lmo. robot: robot name. out: folder of the run.
+        steps: environment steps in total. minutes: stop earlier by wall clock, 0 = no limit.
+        seed: random seed. threads: CPU threads for physics and torch.
+        resume: continue from the checkpoint in `out`. evaluate_every: updates between evaluations.
+    """
+
+    recipe: str = "lmo_g1"
+    robot: str = "g1"
+    out: str = "outputs/lmo"
+    steps: int = 20_000_000
+    minutes: float = 0.0
+    seed: int = 0
+    threads: int = 2
+    resume: bool = True
+    evaluate_every: int = 150
+
+
+class Curriculum:
+    """Anneal the harness, then open arms, pushes and hand forces, by the mean length of the last 200 episodes."""
+
+    def __init__(self, harness: bool) -> None:
+        self.harness, self.level = (1.0 if harness else 0.0), 0.0
+        self.lengths: deque[int] = deque(maxlen=200)
+
+    def update(self, max_steps: int) -> None:
+        """Move one notch (called every ten updates)."""
+        if len(self.lengths) < 20:
+            return
+        mean = sum(self.lengths) / len(self.lengths) / max_steps
+        if mean > 0.35 and self.harness > 0:
+            self.harness = max(0.0, self.harness - 0.03)
+        elif mean < 0.12 and self.level == 0:
+            self.harness = min(1.0, self.harness + 0.02)
+        if self.harness == 0 and mean > 0.45:
+            self.level = min(1.0, self.level + 0.03)
+        elif mean < 0.2:
+            self.level = max(0.0, self.level - 0.02)
+
+
+def run(cfg: TrainLmo) -> dict:
+    """Train, print progress, keep a checkpoint a minute; Ctrl-C keeps the newest. Returns the last evaluation."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's spinning threads would starve the physics
+    import torch
+
+    from wbvla.lmo.export import export
+    from wbvla.lmo.ppo import Trainer
+    from wbvla.recipes.lmo import get_recipe
+    from wbvla.robots import get_robot
+
+    torch.set_num_threads(cfg.threads)
+    out = Path(cfg.out)
+    out.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(get_robot(cfg.robot), get_recipe(cfg.recipe), cfg.seed, cfg.threads)
+    if cfg.resume and (out / "checkpoint.json").exists():
+        trainer.load(out)
+        print(f"resumed {out} at {trainer.steps:,} steps", flush=True)
+    start, start_steps, saved, result = time.time(), trainer.steps, time.time(), {}
+    last = False
+    try:
+        while not last:
+            row = trainer.update()
+            elapsed = time.time() - start
+            rate = (trainer.steps - start_steps) / elapsed
+            last = trainer.steps >= cfg.steps or (cfg.minutes > 0 and elapsed > 60 * cfg.minutes)
+            row |= {"minutes": round(elapsed / 60, 2), "steps_per_s": round(rate)}
+            if trainer.updates % 20 == 0:
+                _log(out, row)
+                left = (cfg.steps - trainer.steps) / rate / 60
+                print(f"{trainer.steps:>12,} steps  {rate:6.0f}/s  {left:5.1f} min left  " + _short(row), flush=True)
+            if trainer.updates % cfg.evaluate_every == 0 or last:
+                result = trainer.evaluate()
+                _log(out, {"steps": trainer.steps, "evaluation": result})
+                speeds = {k: (r["survival"], r["vx"], r["vy"], r["wz"]) for k, r in result["commands"].items()}
+                print(f"evaluation without harness: survival {result['survival']:.2f} {speeds}", flush=True)
+            if time.time() - saved > 60 or last:
+                trainer.save(out)
+                saved = time.time()
+    except KeyboardInterrupt:
+        trainer.save(out)
+        print(f"interrupted: checkpoint at {trainer.steps:,} steps kept in {out}; the same command continues")
+        raise
+    export(trainer, out / "export", f"wbvla lmo train --recipe {cfg.recipe} --robot {cfg.robot} --seed {cfg.seed}", result)
+    print(f"wrote {out / 'export'}")
+    return result
+
+
+def _short(row: dict) -> str:
+    keys = ("length", "harness", "level", "std", "lr", "track_xy", "track_yaw", "track_height")
+    return "  ".join(f"{k} {row[k]:.3g}" for k in keys)
+
+
+def _log(out: Path, row: dict) -> None:
+    with (out / "log.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")

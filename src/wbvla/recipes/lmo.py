@@ -1,0 +1,63 @@
+"""Configurations of the legs' training. In: nothing. Out: frozen `LmoConfig`; `lmo_tiny` is the two-core twin for tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from wbvla.lmo.command import ShapingConfig
+
+
+@dataclass(frozen=True)
+class LmoConfig:
+    """Everything that defines a training run of the legs, except its seed, length and place.
+
+    Attributes:
+        worlds, steps_per_update: size of one PPO batch.
+        physics_s, substeps: integration step and steps per 20 ms control step.
+        action_scale_rad: joint offset per unit of action. lift_rad: hip lift of the swing feed-forward.
+        heights_m: range of commanded heights. nominal_share: share of commands at the nominal height.
+        variants: compiled model variants for randomisation of friction, masses, gains.
+        push_m_s: base velocity jump at full curriculum. hand_force_n: steady force against the motion.
+        harness: start with the assist forces that are annealed away (reached unaided walking 10x sooner).
+    """
+
+    worlds: int = 128
+    steps_per_update: int = 48
+    physics_s: float = 0.01
+    substeps: int = 2
+    action_scale_rad: float = 0.3
+    lift_rad: float = 0.3
+    heights_m: tuple[float, float] = (0.55, 0.76)
+    nominal_share: float = 0.5
+    variants: int = 16
+    push_m_s: float = 0.6
+    hand_force_n: float = 35.0
+    episode_s: float = 20.0
+    harness: bool = True
+    hidden: tuple[int, ...] = (256, 128)
+    epochs: int = 3
+    minibatches: int = 4
+    learning_rate: float = 1e-3
+    entropy: float = 0.003
+    initial_std: float = 0.6
+    shaping: ShapingConfig = ShapingConfig()
+
+
+def lmo_g1() -> LmoConfig:
+    """Return the configuration of the shipped G1 legs."""
+    return LmoConfig()
+
+
+def lmo_tiny() -> LmoConfig:
+    """Return a seconds-long twin of `lmo_g1` for tests."""
+    return replace(LmoConfig(), worlds=16, steps_per_update=16, variants=2, hidden=(32, 32), minibatches=2)
+
+
+RECIPES = {"lmo_g1": lmo_g1, "lmo_tiny": lmo_tiny}
+
+
+def get_recipe(name: str) -> LmoConfig:
+    """Return a recipe by name. Raises ValueError listing the known names."""
+    if name not in RECIPES:
+        raise ValueError(f"recipe: got {name!r}, expected one of {', '.join(RECIPES)}")
+    return RECIPES[name]()
