@@ -52,30 +52,27 @@ class CommandShaper:
 
     @property
     def moving(self) -> np.ndarray:
-        """Worlds whose gait clock runs, shape (n,) bool."""
+        """Worlds whose command is not rest, shape (n,) bool. The gait clock always runs: at rest the feet mark time."""
         return np.abs(self.sbar).max(axis=1) > 0.1
 
     def step(self, flags: np.ndarray, height_m: np.ndarray) -> None:
         """Advance by one 20 ms step. flags: (n, 3) in {-1, 0, 1}; height_m: (n,) commanded pelvis height."""
         c = self.config
-        was_moving = self.moving
         self.sbar += c.rate * (flags - self.sbar)
         self.v_ref = self.goal * np.tanh(c.alpha * self.sbar) / np.tanh(c.alpha)
         limit = c.height_rate_m_s * STEP_S
         self.height_ref += np.clip(height_m - self.height_ref, -limit, limit)
-        moving = self.moving
-        self.phase = np.where(moving & was_moving, (self.phase + c.gait_hz * STEP_S) % 1.0, self.phase * moving)
+        self.phase = (self.phase + c.gait_hz * STEP_S) % 1.0
 
     def clock(self) -> np.ndarray:
-        """Return sine and cosine of the gait phase, zero while standing, shape (n, 2)."""
+        """Return sine and cosine of the gait phase, shape (n, 2)."""
         angle = 2 * np.pi * self.phase
-        return np.stack([np.sin(angle), np.cos(angle)], axis=1) * self.moving[:, None]
+        return np.stack([np.sin(angle), np.cos(angle)], axis=1)
 
     def swing(self) -> np.ndarray:
         """Return the swing signal of the left and right foot in [0, 1], shape (n, 2); 0 = on the ground."""
         phases = np.stack([self.phase, (self.phase + 0.5) % 1.0], axis=1)
-        inside = (phases < self.config.swing) & self.moving[:, None]
-        return np.where(inside, np.sin(np.pi * np.clip(phases / self.config.swing, 0, 1)), 0.0)
+        return np.where(phases < self.config.swing, np.sin(np.pi * np.clip(phases / self.config.swing, 0, 1)), 0.0)
 
 
 def feedforward(swing: np.ndarray, height_ref: np.ndarray, height_m: float, leg_m: float, lift_rad: float):

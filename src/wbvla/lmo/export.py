@@ -61,9 +61,9 @@ def export(trainer, out: Path, command: str, scores: dict) -> dict:
     path = out / "policy.onnx"
     network = torch.nn.Sequential(actor.obs_normalizer, actor.mlp).eval()
     width = sum(w for _, w, _ in layout(robot))
-    batch = {"observation": {0: torch.export.Dim("batch")}}
+    batch = {"input": {0: torch.export.Dim("batch")}}
     torch.onnx.export(
-        _Named(network), (torch.zeros(2, width),), str(path), input_names=["observation"], output_names=["action"],
+        network, (torch.zeros(2, width),), str(path), input_names=["observation"], output_names=["action"],
         dynamic_shapes=batch, dynamo=True, external_data=False, verbose=False,
     )  # fmt: skip
     sample = np.random.default_rng(0).normal(size=(256, width)).astype(np.float32)
@@ -86,20 +86,6 @@ def export(trainer, out: Path, command: str, scores: dict) -> dict:
     }  # fmt: skip
     save_contract(out / "contract.json", contract)
     return contract
-
-
-def _Named(network):
-    import torch
-
-    class Named(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-
-        def forward(self, observation):
-            return self.network(observation)
-
-    return Named()
 
 
 def _commit() -> str:

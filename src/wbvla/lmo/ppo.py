@@ -88,7 +88,7 @@ class Trainer:
         storage = RolloutStorage("rl", c.worlds, c.steps_per_update, self.obs, [self.robot.n_lmo], "cpu")
         alg = PPO(
             actor, critic, storage, num_learning_epochs=c.epochs, num_mini_batches=c.minibatches, gamma=0.99, lam=0.95,
-            entropy_coef=c.entropy, learning_rate=c.learning_rate, desired_kl=0.016, schedule="adaptive",
+            entropy_coef=c.entropy, learning_rate=c.learning_rate, desired_kl=c.desired_kl, schedule="adaptive",
             use_clipped_value_loss=True,
         )  # fmt: skip
         mirror = mirror_observation(self.robot)

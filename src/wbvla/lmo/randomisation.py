@@ -50,14 +50,14 @@ def model_variants(robot: Robot, config: LmoConfig, rng: np.random.Generator | N
 def command_sample(rng: np.random.Generator, k: int, config: LmoConfig, nominal_m: float):
     """Draw k commands: flags (k, 3) and heights (k,).
 
-    15 % stand, 35 % forward or back, 20 % turn, 12 % sideways, 18 % any mixture.
+    25 % stand, 30 % forward or back, 17 % turn, 12 % sideways, 16 % any mixture.
     """
     kind, flags = rng.random(k), np.zeros((k, 3))
     sign = lambda size: rng.choice([-1.0, 1.0], size)  # noqa: E731
-    walk, turn, side = (kind >= 0.15) & (kind < 0.5), (kind >= 0.5) & (kind < 0.7), (kind >= 0.7) & (kind < 0.82)
+    walk, turn, side = (kind >= 0.25) & (kind < 0.55), (kind >= 0.55) & (kind < 0.72), (kind >= 0.72) & (kind < 0.84)
     flags[walk, 0] = np.where(rng.random(walk.sum()) < 0.7, 1.0, -1.0)
     flags[turn, 2], flags[side, 1] = sign(turn.sum()), sign(side.sum())
-    mixed = kind >= 0.82
+    mixed = kind >= 0.84
     flags[mixed] = rng.integers(-1, 2, (int(mixed.sum()), 3))
     heights = np.where(rng.random(k) < config.nominal_share, nominal_m, rng.uniform(*config.heights_m, k))
     return flags, heights

@@ -63,7 +63,7 @@ def rewards(s: Step) -> dict[str, np.ndarray]:
         "roll_pitch_rate": -0.08 * square(s.gyro[:, :2]),
         "vertical_velocity": -1.0 * s.velocity[:, 2] ** 2,
         "contact_schedule": 0.25 * (contact == (s.swing <= 0)).sum(1),
-        "swing_height": -30.0 * s.moving * ((s.foot_z - 0.07 * s.swing) ** 2 * (s.swing > 0)).sum(1),
+        "swing_height": -30.0 * ((s.foot_z - 0.07 * s.swing) ** 2 * (s.swing > 0)).sum(1),
         "foot_slip": -0.4 * (np.clip((s.foot_vel[..., :2] ** 2).sum(2), 0, 4) * contact).sum(1),
         "foot_flat": -1.0 * s.foot_tilt.sum(1),
         "foot_parallel": -0.4 * s.foot_yaw**2,
@@ -78,7 +78,7 @@ def rewards(s: Step) -> dict[str, np.ndarray]:
         "hip_deviation": -0.6 * square(s.q_offset[:, [1, 2, 7, 8]]),
         "waist_deviation": -0.8 * square(s.q_offset[:, 12:15]),
         "stand_still": standing
-        * (-0.6 * np.abs(ahead) - 0.15 * np.clip(square(s.velocity) + square(s.gyro), 0, 4) - 0.01 * square(s.dq)),
+        * (-0.6 * np.abs(ahead) - 0.15 * np.clip(square(s.velocity) + square(s.gyro), 0, 4)),
         "alive": np.full(len(ahead), 0.6),
     }
     return rows

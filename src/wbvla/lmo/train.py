@@ -51,9 +51,9 @@ class Curriculum:
             self.harness = max(0.0, self.harness - 0.03)
         elif mean < 0.12 and self.level == 0:
             self.harness = min(1.0, self.harness + 0.02)
-        if self.harness == 0 and mean > 0.45:
+        if self.harness == 0 and mean > 0.6:
             self.level = min(1.0, self.level + 0.03)
-        elif mean < 0.2:
+        elif mean < 0.4:
             self.level = max(0.0, self.level - 0.02)
 
 

@@ -38,7 +38,8 @@ class LmoConfig:
     epochs: int = 3
     minibatches: int = 4
     learning_rate: float = 1e-3
-    entropy: float = 0.003
+    entropy: float = 0.001
+    desired_kl: float = 0.03
     initial_std: float = 0.6
     shaping: ShapingConfig = ShapingConfig()
 

@@ -1,0 +1,34 @@
+# Each target works as the first command after git clone: it makes .venv first, then does its job.
+#   make setup   install everything into .venv          make demo    the whole chain, 15 minutes on two cores
+#   make test    the whole test suite                   make lint    ruff        make bench   benchmarks/*.py
+
+SHELL := /bin/sh
+STAMP := .venv/.wbvla-installed
+INPUTS := pyproject.toml constraints.txt plugins/lerobot_policy_wbvla/pyproject.toml scripts/bootstrap.sh
+
+export PYTHON
+export MUJOCO_GL ?= egl
+export OMP_WAIT_POLICY ?= PASSIVE
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: setup demo test lint bench
+.DEFAULT_GOAL := setup
+
+setup: $(STAMP)
+
+$(STAMP): $(INPUTS)
+	@./scripts/bootstrap.sh
+	@touch $@
+
+demo: $(STAMP)
+	.venv/bin/wbvla demo $(ARGS)
+
+test: $(STAMP)
+	.venv/bin/python -m pytest $(ARGS)
+
+lint: $(STAMP)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+bench: $(STAMP)
+	@set -e; for script in benchmarks/bench_*.py; do echo "== $$script"; .venv/bin/python $$script; done

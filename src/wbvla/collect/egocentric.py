@@ -1,0 +1,212 @@
+"""First-person clips without actions, from simulation, for the latent action models.
+
+In: counts, a seed. Out: DIR/loco/*.mp4 (the head camera walks, turns, squats, pushes a cart), DIR/mani/*.mp4 (it stands
+and the arms move), 10 frames a second, and DIR/truth.json with the motions behind them, which training never reads.
+A clip depends on its index and the seed only; a run that was stopped makes the missing clips.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wbvla.collect.motion import DT_S, Motion, reach, walk
+from wbvla.collect.workers import Workers
+from wbvla.contract import require_match, save_contract
+from wbvla.data.progress import Progress
+
+FPS = 10
+CLIPS_PER_JOB = 4
+TRUTH = "truth.json"
+
+
+@dataclass(frozen=True)
+class ClipSettings:
+    """What all clips of a folder share; `version` changes when the clips do."""
+
+    seed: int
+    size: int
+    robot: str = "g1"
+    task: str = "cart-pushing"
+    version: int = 1
+
+
+def run_clips(
+    out: str | Path, n_loco: int = 120, n_mani: int = 80, size: int = 96, seed: int = 0, workers: int = 2
+) -> dict[str, Any]:
+    """Make the clips that are missing in a folder and return the truth about all of them.
+
+    Args:
+        out: the folder.
+        n_loco, n_mani: clips of each family.
+        size: side of the square frames, pixels; even.
+        seed: of all clips.
+        workers: processes.
+    Raises:
+        ValueError: the folder holds clips of other settings.
+    """
+    out, settings = Path(out), ClipSettings(seed, size)
+    if size % 2:
+        raise ValueError(f"size: got {size}, expected an even number of pixels")
+    names = [f"loco/{i:04d}.mp4" for i in range(n_loco)] + [f"mani/{i:04d}.mp4" for i in range(n_mani)]
+    truth = _old_truth(out, settings)
+    clips = {name: truth["clips"][name] for name in names if name in truth["clips"] and (out / name).is_file()}
+    for family in ("loco", "mani"):
+        (out / family).mkdir(parents=True, exist_ok=True)
+        for path in (out / family).glob("*.mp4"):
+            if f"{family}/{path.name}" not in clips:
+                path.unlink()  # of an interrupted run, or beyond the wanted number
+    missing = [name for name in names if name not in clips]
+    if missing:
+        progress = Progress("first-person clips", len(names), "clips", done=len(clips))
+        with Workers(workers) as pool:
+            jobs = [missing[i : i + CLIPS_PER_JOB] for i in range(0, len(missing), CLIPS_PER_JOB)]
+            for future in [pool.submit(make_clips, str(out), settings, job) for job in jobs]:
+                made = future.result()
+                clips |= made
+                progress.advance(len(made))
+                save_contract(out / TRUTH, {"kind": "clips", "settings": asdict(settings), "clips": clips})
+        progress.close()
+    return {"kind": "clips", "settings": asdict(settings), "clips": {name: clips[name] for name in names}}
+
+
+def make_clips(out: str, settings: ClipSettings, names: list[str]) -> dict[str, dict]:
+    """Make some clips; returns the truth about each. Runs in a worker."""
+    return {name: _studio(settings).make(Path(out) / name) for name in names}
+
+
+def _old_truth(out: Path, settings: ClipSettings) -> dict:
+    path = out / TRUTH
+    if not path.is_file():
+        if out.is_dir() and any(out.rglob("*.mp4")) and not (out / "loco").is_dir():
+            raise ValueError(f"{out}: got a folder with other videos, expected a new one; choose another")
+        return {"clips": {}}
+    try:
+        truth = json.loads(path.read_text())
+        require_match(asdict(settings), truth["settings"], f"{out}: clips")
+    except (json.JSONDecodeError, KeyError, TypeError):
+        raise ValueError(f"{path}: unreadable; delete the folder and make the clips again") from None
+    return truth
+
+
+_STUDIOS: dict[ClipSettings, Studio] = {}  # this worker's scene
+
+
+def _studio(settings: ClipSettings) -> Studio:
+    if settings not in _STUDIOS:
+        _STUDIOS[settings] = Studio(settings)
+    return _STUDIOS[settings]
+
+
+class Studio:
+    """The task's scene with a robot that is posed, not simulated, and a video encoder."""
+
+    def __init__(self, settings: ClipSettings) -> None:
+        from wbvla.robots import get_robot
+        from wbvla.sim.ik import ArmSolver
+        from wbvla.sim.plant import Plant
+        from wbvla.sim.tasks import get_task
+
+        self.settings = settings
+        self.robot, self.task = get_robot(settings.robot), get_task(settings.task)
+        self.plant, self._solver = Plant(self.robot, self.task), ArmSolver(self.robot)
+        self._rest = self.robot.array("default")[self.robot.n_lmo : self.robot.n_lmo + 14]
+        self._range = self.robot.range_rad[self.robot.n_lmo : self.robot.n_lmo + 14]
+        self._arms = [self.plant.model.joint(j).qposadr[0] for j in self.robot.arm_joints]
+        self._cart = [self.plant.model.joint(f"cart_{axis}").qposadr[0] for axis in ("x", "y", "yaw")]
+        self._cart_pivot = self.plant.model.joint("cart_yaw").pos[:2].copy()
+
+    def make(self, path: Path) -> dict:
+        """Invent, draw and write one clip; returns its truth. The clip's name and the seed decide everything."""
+        family, index = path.parent.name, int(path.stem)
+        rng = np.random.default_rng([self.settings.seed, ("loco", "mani").index(family), index])
+        seconds = float(rng.uniform(3.0, 4.0))
+        if family == "loco":
+            pushing = bool(rng.uniform() < 0.35)
+            arms = self._reach(rng) if pushing or rng.uniform() < 0.3 else self._jitter(rng, self._rest, 0.15)
+            motion = walk(self.robot, rng, arms, seconds, pushing)
+        else:
+            motion = reach(self.robot, rng, self._waypoints(rng), seconds)
+        self.task.start(self.plant, rng)  # looks; the poses are replaced
+        chosen = np.arange(0, len(motion.pelvis), round(1 / (FPS * DT_S)))
+        self._write(path, [self.plant.render(self.settings.size, self._qpos(motion, i)) for i in chosen])
+        fields = {name: np.round(value[chosen], 4).tolist() for name, value in vars(motion).items()}
+        return {"family": family, "fps": FPS, **fields}
+
+    def _waypoints(self, rng: np.random.Generator) -> list[np.ndarray]:
+        """Two to three arm poses (14,): rest, both hands to a reach, one hand alone, or a small move."""
+        points = [self._rest if rng.uniform() < 0.5 else self._reach(rng)]
+        for _ in range(rng.integers(1, 3)):
+            kind = rng.uniform()
+            if kind < 0.5:
+                goal = self._reach(rng)
+                if rng.uniform() < 0.3:
+                    still = slice(0, 7) if rng.uniform() < 0.5 else slice(7, 14)
+                    goal[still] = points[-1][still]
+            elif kind < 0.7 and points[-1] is not self._rest:
+                goal = self._rest
+            else:
+                goal = self._jitter(rng, points[-1], 0.5)
+            points.append(goal)
+        return points
+
+    def _reach(self, rng: np.random.Generator) -> np.ndarray:
+        """Arm pose (14,) with both palms somewhere in front of the chest."""
+        for _ in range(5):
+            ahead, aside, up = rng.uniform([0.24, 0.08, 0.0], [0.40, 0.28, 0.30])
+            left = np.array([ahead, aside, up])
+            right = left * [1, -1, 1] + rng.uniform(-0.06, 0.06, 3)
+            try:
+                return self._jitter(rng, self._solver.solve(left, right), 0.05)
+            except ValueError:  # out of reach: draw again
+                continue
+        return self._jitter(rng, self._rest, 0.3)
+
+    def _jitter(self, rng: np.random.Generator, arms_rad: np.ndarray, amount_rad: float) -> np.ndarray:
+        return np.clip(arms_rad + rng.uniform(-amount_rad, amount_rad, 14), self._range[:, 0], self._range[:, 1])
+
+    def _qpos(self, motion: Motion, i: int) -> np.ndarray:
+        """MuJoCo's position vector of one instant."""
+        qpos = self.plant.data.qpos.copy()
+        x, y, z, roll, pitch, yaw = motion.pelvis[i]
+        qpos[:3], qpos[3:7] = (x, y, z), _quat_wxyz(roll, pitch, yaw)
+        qpos[self._arms] = motion.arms_rad[i]
+        handle_x, handle_y, heading = motion.cart[i]
+        c, s = np.cos(heading), np.sin(heading)
+        turned = np.array([[c, -s], [s, c]]) @ self._cart_pivot  # the cart turns about its middle, not its handle
+        qpos[self._cart] = [*(np.array([handle_x, handle_y]) + turned - self._cart_pivot), heading]
+        return qpos
+
+    @staticmethod
+    def _write(path: Path, frames: list[np.ndarray]) -> None:
+        """Encode frames (S, S, 3) to a file that appears complete or not at all."""
+        import av
+
+        av.logging.set_libav_level(av.logging.ERROR)
+        temporary = path.with_name(f".{path.name}.tmp")
+        with av.open(str(temporary), "w", format="mp4") as container:
+            stream = container.add_stream("h264", FPS, options={"crf": "18", "preset": "veryfast", "threads": "1"})
+            stream.width = stream.height = frames[0].shape[0]
+            stream.pix_fmt = "yuv420p"
+            for frame in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode())
+        os.replace(temporary, path)
+
+
+def _quat_wxyz(roll: float, pitch: float, yaw: float) -> np.ndarray:
+    """Unit quaternion of a rotation about x, then y, then z of the world."""
+    cr, sr, cp, sp, cy, sy = (f(a / 2) for a in (roll, pitch, yaw) for f in (np.cos, np.sin))
+    return np.array(
+        [
+            cr * cp * cy + sr * sp * sy,
+            sr * cp * cy - cr * sp * sy,
+            cr * sp * cy + sr * cp * sy,
+            cr * cp * sy - sr * sp * cy,
+        ]
+    )

@@ -1,0 +1,221 @@
+"""`wbvla collect sim`: record the scripted operator's demonstrations in simulation.
+
+In: a `CollectSim` configuration. Out: one LeRobot v3 dataset of successful episodes, and counts of the failed ones.
+Worker processes simulate, this process records in the order of the seeds: the dataset depends on the configuration
+only, not on the number of workers, and a run that was stopped goes on at the next seed.
+"""
+
+from __future__ import annotations
+
+import json as json_module
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wbvla.collect.workers import Workers
+from wbvla.data.progress import Progress
+from wbvla.types import Observation
+
+FPS = 20
+CAMERA_DELAY_S = (0.03, 0.07)
+CONTROL_DELAY_STEPS = 1
+
+
+@dataclass(frozen=True)
+class CollectSim:
+    """Demonstrations in simulation.
+
+    Attributes:
+        out: folder of the dataset; an unfinished one of the same configuration is continued.
+        task: what to do.
+        robot: who does it.
+        episodes: successful episodes to have in the end.
+        workers: processes that simulate.
+        image_size: side of the head images, pixels.
+        seed: where in the split to begin; different seeds give different episodes.
+        split: whose episode seeds: train, validation or test.
+        json: file for the counts.
+    """
+
+    out: str
+    task: str = "cart-pushing"
+    robot: str = "g1"
+    episodes: int = 40
+    workers: int = 2
+    image_size: int = 96
+    seed: int = 0
+    split: str = "train"
+    json: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("episodes", 1), ("workers", 1), ("image_size", 32), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected at least {least}")
+
+
+@dataclass
+class Attempt:
+    """One simulated episode.
+
+    Attributes:
+        success, failure: the task's verdict; failure is "", "fall" or "timeout".
+        images: (T, S, S, 3) uint8. states: (T, 2 J + 10) float32. actions: (T, 20) float32, as applied.
+        t_capture_s, t_state_s: (T,) when the image was taken and the state measured, since the first state.
+    """
+
+    success: bool
+    failure: str = ""
+    images: list[np.ndarray] | np.ndarray = field(default_factory=list)
+    states: list[np.ndarray] | np.ndarray = field(default_factory=list)
+    actions: list[np.ndarray] | np.ndarray = field(default_factory=list)
+    t_capture_s: list[float] = field(default_factory=list)
+    t_state_s: list[float] = field(default_factory=list)
+
+
+def run(cfg: CollectSim) -> dict[str, Any]:
+    """Record until the dataset holds `episodes` successes; returns counts. Raises ValueError with the fix."""
+    from wbvla.data.cache import fingerprint
+    from wbvla.lmo.controller import weights_folder
+
+    legs = weights_folder(cfg.robot)
+    facts = {
+        "camera_delay_s": list(CAMERA_DELAY_S),
+        "control_delay_steps": CONTROL_DELAY_STEPS,
+        "legs": fingerprint((p.name, p) for p in sorted(legs.iterdir()) if p.suffix in (".onnx", ".json")),
+    }
+    return collect(cfg, simulate, facts)
+
+
+def collect(cfg: CollectSim, attempt: Callable[[CollectSim, int], Attempt], facts: dict) -> dict[str, Any]:
+    """Record what `attempt(cfg, seed)` returns, in the order of the seeds.
+
+    Args:
+        cfg: what to record.
+        attempt: simulates one episode; called in worker processes.
+        facts: further provenance; a dataset with other facts is not continued.
+    Raises:
+        ValueError: `out` holds something else, or the operator hardly ever succeeds.
+    """
+    from wbvla.data.recorder import provenance_of, saved_episodes
+    from wbvla.robots import get_robot
+    from wbvla.sim.tasks import get_task
+
+    started = time.monotonic()
+    robot, text = get_robot(cfg.robot), get_task(cfg.task).text
+    facts = {"simulated": cfg.task, "split": cfg.split, "seed": cfg.seed, **facts}
+    saved = saved_episodes(cfg.out, provenance_of(robot, FPS, cfg.image_size, text, facts))
+    failures: Counter[str] = Counter()
+    if len(saved) < cfg.episodes:
+        first = saved[-1]["attempt"] + 1 if saved else 0
+        with Workers(cfg.workers) as workers:
+            results = _InOrder(workers, attempt, cfg, first)
+            # The workers are at work while LeRobot is imported.
+            from wbvla.data.recorder import EpisodeRecorder
+
+            with EpisodeRecorder(cfg.out, robot, FPS, cfg.image_size, text, facts) as recorder:
+                failures = _record(recorder, results, cfg)
+    counts = {
+        "out": str(cfg.out),
+        "episodes": max(len(saved), cfg.episodes),
+        "recorded_before": len(saved),
+        "failures": dict(failures),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    if cfg.json is not None:
+        Path(cfg.json).write_text(json_module.dumps(counts, indent=1) + "\n")
+    return counts
+
+
+def episode_seed(cfg: CollectSim, index: int) -> int:
+    """The seed of the index-th attempt; blocks of different `seed` start far apart and wrap at the split's end."""
+    from wbvla.sim.seeds import SPLITS, seeds_for
+
+    seeds_for(cfg.split, 0)  # names the known splits if this is none of them
+    seeds = SPLITS[cfg.split]
+    start = int(len(seeds) * (cfg.seed * 0.6180339887498949 % 1.0))  # the golden ratio spreads any number of blocks
+    return seeds[(start + index) % len(seeds)]
+
+
+class _InOrder:
+    """Results of attempts in their order, a few of them computed ahead. Iterates over (index, seed, Attempt)."""
+
+    def __init__(self, workers: Workers, attempt: Callable, cfg: CollectSim, first: int) -> None:
+        self._workers, self._attempt, self._cfg, self._next = workers, attempt, cfg, first
+        self._ahead: deque = deque()
+        for _ in range(2 * cfg.workers):
+            self._submit()
+
+    def _submit(self) -> None:
+        seed = episode_seed(self._cfg, self._next)
+        self._ahead.append((self._next, seed, self._workers.submit(self._attempt, self._cfg, seed)))
+        self._next += 1
+
+    def __iter__(self) -> Iterator[tuple[int, int, Attempt]]:
+        while True:
+            index, seed, future = self._ahead.popleft()
+            result = future.result()
+            self._submit()
+            yield index, seed, result
+
+
+def _record(recorder, results: _InOrder, cfg: CollectSim) -> Counter[str]:
+    """Record successes until there are enough; returns the failures by kind."""
+    progress = Progress(f"collect {cfg.task}", cfg.episodes, "episodes", done=len(recorder.episodes))
+    failures: Counter[str] = Counter()
+    for index, seed, result in results:
+        if result.success:
+            rows = zip(result.images, result.states, result.t_capture_s, result.actions, result.t_state_s)
+            for image, state, t_capture_s, action, t_state_s in rows:
+                recorder.add(Observation(image, state, recorder.task_text, t_capture_s), action, t_state_s)
+            recorder.save_episode({"seed": seed, "attempt": index})
+        else:
+            failures[result.failure] += 1
+        note = "failed: " + (", ".join(f"{n} {kind}" for kind, n in failures.items()) or "none")
+        progress.advance(int(result.success), note)
+        if len(recorder.episodes) >= cfg.episodes:
+            progress.close(note)
+            return failures
+        if failures.total() > 10 + 4 * len(recorder.episodes):
+            check = f"look at them with `wbvla eval --policy operator --task {cfg.task}`"
+            raise ValueError(f"the operator failed {failures.total()} times ({note}); {check}")
+    return failures
+
+
+_ENVIRONMENTS: dict[CollectSim, tuple[Any, Any]] = {}  # this worker's environment and operator
+
+
+def simulate(cfg: CollectSim, seed: int) -> Attempt:
+    """Let the scripted operator try one episode."""
+    if cfg not in _ENVIRONMENTS:
+        from wbvla.sim.env import TaskEnv
+        from wbvla.sim.operator import ScriptedOperator
+
+        env = TaskEnv(
+            cfg.task,
+            cfg.robot,
+            cfg.image_size,
+            camera_delay_s=CAMERA_DELAY_S,
+            control_delay_steps=CONTROL_DELAY_STEPS,
+        )
+        _ENVIRONMENTS[cfg] = env, ScriptedOperator(env.task, env.robot, np.random.default_rng(seed))
+    env, operator = _ENVIRONMENTS[cfg]
+    observation = env.reset(seed)
+    operator.reset(np.random.default_rng([seed, 1]))
+    start_s, result, info = env.t_s, Attempt(success=False), {"done": False}
+    while not info["done"]:
+        result.images.append(observation.image)
+        result.states.append(observation.state)
+        result.t_capture_s.append(observation.t_capture_s - start_s)
+        result.t_state_s.append(env.t_s - start_s)
+        observation, info = env.step(operator.act(env.privileged()).to_vector())
+        result.actions.append(env.applied)
+    if not info["success"]:
+        return Attempt(success=False, failure=info["failure"])
+    result.success = True
+    result.images = np.stack(result.images)
+    return result

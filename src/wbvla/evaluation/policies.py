@@ -1,0 +1,209 @@
+"""The policies that are compared in closed loop, behind one small protocol.
+
+In: an observation (head image, state, task text, capture time). Out: {"chunk": (T, 20)} whole-body actions from the
+capture time on, at 20 entries a second. The scripted operator is the exception: it sees the simulator's state and acts
+at every step of the environment, as a human teleoperator would.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from wbvla.robots import get_robot
+from wbvla.types import ACTION_DIM, FLAGS, ArmTarget, LocoCommand, Observation, WholeBodyAction
+
+CHUNK_FPS = 20
+CHUNK_STEPS = 20
+
+NAMED = ("operator", "zero", "random", "replay", "blind")
+LABELS = {
+    "operator": "scripted operator (sees the simulator's state)",
+    "vla": "VLA",
+    "vla-no-lam": "VLA without latent-action pretraining",
+    "blind": "the VLA, fed a black image",
+    "replay": "mean demonstration, open loop",
+    "random": "VLA with random weights",
+    "zero": "stand still",
+}
+
+
+class Policy(Protocol):
+    """Answers observations; remembers nothing across episodes."""
+
+    def reset(self, seed: int) -> None:
+        """Begin an episode."""
+
+    def infer(self, observation: Observation) -> dict[str, np.ndarray]:
+        """Return {"chunk": (T, 20) float32}: what to do from `observation.t_capture_s` on."""
+
+
+class Operator:
+    """The scripted operator as a policy: `act` takes the environment's privileged state."""
+
+    def __init__(self, task: str, robot: str) -> None:
+        from wbvla.sim.operator import ScriptedOperator
+        from wbvla.sim.tasks import get_task
+
+        self._operator = ScriptedOperator(get_task(task), get_robot(robot), np.random.default_rng(0))
+
+    def reset(self, seed: int) -> None:
+        """Begin an episode; the operator's small variations follow from the seed, apart from the environment's."""
+        self._operator.reset(np.random.default_rng([seed, 1]))
+
+    def act(self, privileged: Any) -> WholeBodyAction:
+        """Return the action for the next 50 ms."""
+        return self._operator.act(privileged)
+
+
+class Zero:
+    """Stand still with the arms at their default."""
+
+    def __init__(self, robot: str) -> None:
+        g = get_robot(robot)
+        arms = ArmTarget(g.array("default")[g.n_lmo : g.n_lmo + 14])
+        action = WholeBodyAction(arms, LocoCommand(height_m=g.nominal_height_m))
+        self._chunk = np.tile(action.to_vector(), (CHUNK_STEPS, 1))
+
+    def reset(self, seed: int) -> None:
+        """Nothing to forget."""
+
+    def infer(self, observation: Observation) -> dict[str, np.ndarray]:
+        """Return one second of standing."""
+        return {"chunk": self._chunk}
+
+
+class Replay:
+    """The mean demonstration in open loop: it looks at the clock only.
+
+    Args:
+        mean: (L, 20) actions at 20 a second from the episode's start; the last one is held.
+    """
+
+    def __init__(self, mean: np.ndarray) -> None:
+        self._mean = mean
+
+    def reset(self, seed: int) -> None:
+        """Nothing to forget."""
+
+    def infer(self, observation: Observation) -> dict[str, np.ndarray]:
+        """Return the second of the mean demonstration that starts at the capture time."""
+        first = round(observation.t_capture_s * CHUNK_FPS)
+        rows = np.clip(first + np.arange(CHUNK_STEPS), 0, len(self._mean) - 1)
+        return {"chunk": self._mean[rows]}
+
+
+def mean_demonstration(actions: np.ndarray, times_s: np.ndarray, episode: np.ndarray) -> np.ndarray:
+    """Average demonstrations over their time since start: mean of the values, majority vote of the flags.
+
+    An episode that has ended counts with its last action, so that the mean does not jump when one leaves; the result
+    is as long as the median episode.
+
+    Args:
+        actions: (N, 20); times_s: (N,) when each was applied; episode: (N,) episode of each row, in order.
+    Returns:
+        (L, 20) float32 at 20 a second.
+    """
+    ids = np.unique(episode)
+    rows = [np.flatnonzero(episode == i) for i in ids]
+    length = 1 + int(np.median([np.rint(times_s[r[-1]] * CHUNK_FPS) for r in rows]))
+    grid_s = np.arange(length) / CHUNK_FPS
+    stacked = np.empty((len(ids), length, ACTION_DIM))
+    for k, r in enumerate(rows):
+        newest = np.searchsorted(times_s[r], grid_s + 1e-6, side="right") - 1
+        stacked[k] = actions[r[np.clip(newest, 0, len(r) - 1)]]
+    mean = stacked.mean(0)
+    flags = np.rint(stacked[..., FLAGS])
+    votes = np.stack([(flags == value).sum(0) for value in (0, -1, 1)])  # standing first: it wins ties
+    mean[:, FLAGS] = np.array([0, -1, 1])[votes.argmax(0)]
+    return mean.astype(np.float32)
+
+
+def load_replay(dataset: str | Path) -> Replay:
+    """Build the replay policy from a recorded LeRobot dataset. Raises FileNotFoundError, ValueError in one line."""
+    from wbvla.data.frames import read_info, read_tables
+
+    read_info(dataset)
+    try:
+        table = read_tables(dataset, "data", ["index", "episode_index", "observation.t_capture", "action"])
+    except KeyError as error:
+        raise ValueError(f"{dataset}: has no column {error}; replay needs a dataset of `wbvla collect sim`") from None
+    order = np.argsort(table["index"].to_numpy(), kind="stable")
+    actions = np.stack(table["action"].to_numpy()[order])
+    times_s = np.array([float(np.ravel(t)[0]) for t in table["observation.t_capture"].to_numpy()[order]])
+    return Replay(mean_demonstration(actions, times_s, table["episode_index"].to_numpy()[order]))
+
+
+class Learned:
+    """A VLA checkpoint in closed loop.
+
+    Args:
+        checkpoint: folder of `wbvla vla finetune`.
+        blind: replace every image by a black one.
+        randomise: None, or a seed: all weights are drawn anew, normalisation stays.
+    """
+
+    def __init__(self, checkpoint: str | Path, blind: bool = False, randomise: int | None = None) -> None:
+        from wbvla.vla.policy import VlaPolicy
+
+        self._policy = VlaPolicy(checkpoint)
+        self.image_size = self._policy.config.image_size
+        self._blind = blind
+        if randomise is not None:
+            redraw_weights(self._policy.model, randomise)
+
+    def reset(self, seed: int) -> None:
+        """Nothing to forget: the policy sees one observation at a time."""
+
+    def infer(self, observation: Observation) -> dict[str, np.ndarray]:
+        """Return the policy's chunk."""
+        image = np.zeros_like(observation.image) if self._blind else observation.image
+        return self._policy.infer(image, observation.state, observation.task)
+
+
+def redraw_weights(model: Any, seed: int) -> None:
+    """Draw every parameter of a torch module anew: as its class does, bare parameters and embeddings N(0, 0.02)."""
+    import torch
+
+    state = torch.random.get_rng_state()
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for module in model.modules():
+            for parameter in module.parameters(recurse=False):
+                parameter.normal_(0.0, 0.02)
+        for module in model.modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+    torch.random.set_rng_state(state)
+
+
+def load_policy(
+    policy: str, task: str, robot: str, checkpoint: str | None = None, dataset: str | None = None, seed: int = 0
+) -> Policy | Operator:
+    """Make a policy from a name or a checkpoint folder.
+
+    Args:
+        policy: "operator", "zero", "random", "replay", "blind" or a checkpoint folder.
+        checkpoint: the VLA that "blind" and "random" take their weights or shape from.
+        dataset: the recordings that "replay" averages.
+        seed: of the random weights.
+    Raises:
+        ValueError, FileNotFoundError: an unknown policy or a missing argument; the message has the fix.
+    """
+    if policy == "operator":
+        return Operator(task, robot)
+    if policy == "zero":
+        return Zero(robot)
+    if policy == "replay":
+        if dataset is None:
+            raise ValueError("policy replay averages demonstrations: add --dataset DIR (from `wbvla collect sim`)")
+        return load_replay(dataset)
+    if policy in ("blind", "random"):
+        if checkpoint is None:
+            raise ValueError(f"policy {policy} needs a VLA to start from: add --checkpoint DIR")
+        return Learned(checkpoint, blind=policy == "blind", randomise=seed if policy == "random" else None)
+    if not Path(policy).is_dir():
+        raise ValueError(f"policy: got {policy!r}, expected {', '.join(NAMED)} or a folder of `wbvla vla finetune`")
+    return Learned(policy)

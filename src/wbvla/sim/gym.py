@@ -1,0 +1,67 @@
+"""Gymnasium face of TaskEnv: `gymnasium.make("wbvla/CartPushing-v0")` after importing this module.
+
+In: actions (20,) float32. Out: {"image": uint8 (S, S, 3), "state": float32 (68,)}, reward 1 at success.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from wbvla.sim.env import TaskEnv
+from wbvla.types import ACTION_DIM
+
+
+class WbvlaEnv(gymnasium.Env):
+    """One task as a gymnasium environment; the arguments are TaskEnv's."""
+
+    metadata: ClassVar[dict] = {"render_modes": ["rgb_array"], "render_fps": 20}
+
+    def __init__(self, task: str = "cart-pushing", render_mode: str = "rgb_array", **arguments) -> None:
+        self.inner = TaskEnv(task, **arguments)
+        self.render_mode = render_mode
+        robot, size = self.inner.robot, self.inner.image_size
+        n = robot.n_lmo
+        low, high = robot.range_rad[n : n + 14].T
+        h = robot.height_range_m
+        self.action_space = spaces.Box(
+            np.array([*low, 0, 0, -1, -1, -1, h[0]], np.float32), np.array([*high, 1, 1, 1, 1, 1, h[1]], np.float32)
+        )
+        assert self.action_space.shape == (ACTION_DIM,)
+        self.observation_space = spaces.Dict(
+            {
+                "image": spaces.Box(0, 255, (size, size, 3), np.uint8),
+                "state": spaces.Box(-np.inf, np.inf, (2 * len(robot.joints) + 10,), np.float32),
+            }
+        )
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None):
+        """Start the episode of a seed; without one the next is drawn from the environment's generator."""
+        super().reset(seed=seed)
+        episode = seed if seed is not None else int(self.np_random.integers(100_000))
+        observation = self.inner.reset(episode)
+        return self._pack(observation), {"seed": episode, "task": observation.task}
+
+    def step(self, action):
+        """Apply one 20 Hz action."""
+        observation, info = self.inner.step(action)
+        ended = info["success"] or info["fallen"]
+        return self._pack(observation), float(info["success"]), ended, info["done"] and not ended, info
+
+    def render(self) -> np.ndarray:
+        """Return the third-person picture with the head view inset."""
+        return self.inner.render_video_frame()
+
+    def close(self) -> None:
+        """Free the renderers."""
+        self.inner.close()
+
+    @staticmethod
+    def _pack(observation) -> dict[str, np.ndarray]:
+        return {"image": observation.image, "state": observation.state}
+
+
+gymnasium.register(id="wbvla/CartPushing-v0", entry_point="wbvla.sim.gym:WbvlaEnv", kwargs={"task": "cart-pushing"})

@@ -1,0 +1,142 @@
+"""The scripted operator: sees the privileged state, speaks only what a human teleoperator could.
+
+In: CartState at 20 Hz. Out: WholeBodyAction: arm targets on smooth paths, ternary flags that hold for 0.3 s or more.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from wbvla.robots.base import Robot
+from wbvla.sim.ik import ArmSolver
+from wbvla.sim.tasks.cart_pushing import HANDLE_HEIGHT_M, CartState
+from wbvla.types import ArmTarget, LocoCommand, WholeBodyAction
+
+PERIOD_S = 0.05
+DWELL_S = 0.3
+ARM_SPEED_RAD_S = 1.5
+
+PALM_AHEAD_M, PALM_ASIDE_M = 0.34, 0.15  # palm centres in front of and beside the pelvis while pushing
+STANDOFF_M = 0.72  # pelvis behind the handle while aligning and until both palms are up
+LATERAL_OK_M, HEADING_OK_RAD = 0.12, 0.18  # wider than the flags' thresholds: they always get there
+AIM_AHEAD_M, STEER_ROOM_M, TURN_FIRST_RAD = 0.45, 0.05, 0.5
+LATERAL_LOST_M, TOO_CLOSE_M, RETREAT_TO_M = 0.20, 0.55, 1.1
+
+
+class TernaryFlag:
+    """Turn an error into -1, 0 or 1 with hysteresis (on > off) and a minimum dwell of 0.3 s in each value."""
+
+    def __init__(self, on: float, off: float) -> None:
+        self._on, self._off = on, off
+        self.value = 0
+        self._held_s = DWELL_S
+
+    def update(self, error: float) -> int:
+        """Return the flag that reduces this error; a reversal passes through 0."""
+        if self.value == 0:
+            wanted = int(np.sign(error)) if abs(error) > self._on else 0
+        else:
+            wanted = self.value if error * self.value > self._off else 0
+        if wanted != self.value and self._held_s >= DWELL_S - 1e-9:
+            self.value, self._held_s = wanted, 0.0
+        self._held_s += PERIOD_S
+        return self.value
+
+
+class MinimumJerk:
+    """A straight joint path with zero speed and acceleration at both ends, never faster than 1.5 rad/s."""
+
+    def __init__(self, start: np.ndarray, goal: np.ndarray) -> None:
+        self._start, self._goal = start.copy(), goal.copy()
+        self._duration_s = max(0.5, 1.875 * float(np.abs(goal - start).max()) / ARM_SPEED_RAD_S)
+        self._t_s = 0.0
+
+    @property
+    def done(self) -> bool:
+        """True at the goal."""
+        return self._t_s >= self._duration_s
+
+    def step(self) -> np.ndarray:
+        """Advance one period and return the target."""
+        self._t_s = min(self._t_s + PERIOD_S, self._duration_s)
+        s = self._t_s / self._duration_s
+        return self._start + (self._goal - self._start) * (10 * s**3 - 15 * s**4 + 6 * s**5)
+
+
+class ScriptedOperator:
+    """Pushes the cart: raise both palms on the way, align behind the handle, walk on with the palms on the panel."""
+
+    def __init__(self, task, robot: Robot, rng: np.random.Generator) -> None:
+        if task.name != "cart-pushing":
+            raise ValueError(f"operator: got task {task.name!r}, expected 'cart-pushing'")
+        self.robot = robot
+        n = robot.n_lmo
+        self._rest = robot.array("default")[n : n + 14]
+        height = HANDLE_HEIGHT_M - robot.nominal_height_m
+        left = np.array([PALM_AHEAD_M, PALM_ASIDE_M, height])
+        self._push_pose = ArmSolver(robot).solve(left, left * [1, -1, 1])
+        self.reset(rng)
+
+    def reset(self, rng: np.random.Generator) -> None:
+        """Begin a new episode; the generator varies where it aligns."""
+        self._standoff_m = STANDOFF_M + rng.uniform(-0.03, 0.03)
+        self._forward, self._turn = TernaryFlag(0.10, 0.02), TernaryFlag(0.16, 0.05)
+        self._aligned = self._retreating = False
+        self._path = MinimumJerk(self._rest, self._push_pose)
+
+    def act(self, state: CartState) -> WholeBodyAction:
+        """Return the action for the next 50 ms; call at 20 Hz."""
+        behind, beside = _pelvis_in_cart(state)
+        self._update_phase(state, behind, beside)
+        if self._aligned:
+            ahead, heading = self._push(state, beside)
+        else:
+            ahead, heading = self._align(state, behind, beside)
+        loco = LocoCommand(
+            self._forward.update(ahead),
+            0,
+            self._turn.update(_wrap(heading - state.yaw_rad)),
+            self.robot.nominal_height_m,
+        )
+        return WholeBodyAction(ArmTarget(self._path.step()), loco)
+
+    def _update_phase(self, state: CartState, behind: float, beside: float) -> None:
+        facing = abs(_wrap(state.cart_yaw_rad - state.yaw_rad)) < HEADING_OK_RAD
+        if not self._aligned:
+            self._aligned = facing and abs(beside) < LATERAL_OK_M and self._path.done
+        elif abs(beside) > LATERAL_LOST_M and behind > TOO_CLOSE_M:
+            self._aligned = False
+        no_room = behind < self._standoff_m + STEER_ROOM_M and abs(beside) > LATERAL_OK_M
+        if self._aligned or behind > RETREAT_TO_M:
+            self._retreating = False
+        elif no_room or behind < TOO_CLOSE_M:
+            self._retreating = True
+
+    def _align(self, state: CartState, behind: float, beside: float) -> tuple[float, float]:
+        """Walk towards a point of the cart's axis a little ahead, as far as the stand-off; step back if too close."""
+        if self._retreating:
+            return -1.0, state.cart_yaw_rad
+        heading = state.cart_yaw_rad - np.arctan2(beside, AIM_AHEAD_M)
+        ahead = behind - self._standoff_m
+        if ahead < STEER_ROOM_M:
+            return ahead, state.cart_yaw_rad
+        turned_away = abs(_wrap(heading - state.yaw_rad)) > TURN_FIRST_RAD
+        return (0.0 if turned_away else ahead), heading
+
+    def _push(self, state: CartState, beside: float) -> tuple[float, float]:
+        """Walk on; steer so that the robot stays behind the handle's middle and the cart on its first line."""
+        touching = bool(np.all(state.palm_gap_m < 0.05))
+        if touching:
+            return 1.0, float(np.clip(-0.4 * state.cart_m[1] - 0.5 * state.cart_yaw_rad, -0.25, 0.25))
+        return 1.0, state.cart_yaw_rad - float(np.clip(0.8 * beside, -0.2, 0.2))
+
+
+def _pelvis_in_cart(state: CartState) -> tuple[float, float]:
+    """How far the pelvis is behind the handle and left of the cart's axis, m."""
+    c, s = np.cos(state.cart_yaw_rad), np.sin(state.cart_yaw_rad)
+    dx, dy = state.pelvis_m[:2] - state.cart_m
+    return float(-(c * dx + s * dy)), float(-s * dx + c * dy)
+
+
+def _wrap(angle_rad: float) -> float:
+    return float((angle_rad + np.pi) % (2 * np.pi) - np.pi)

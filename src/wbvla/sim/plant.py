@@ -1,0 +1,133 @@
+"""The simulated body and room: joint targets in; proprioception and pictures out.
+
+In: a Robot, a task that adds its scene, joint targets (J,) rad. Out: Proprioception, uint8 pictures, body poses.
+Physics runs at 200 Hz with the motors' PD inside; `tick` advances one 50 Hz control period.
+"""
+
+from __future__ import annotations
+
+import atexit
+import weakref
+
+import mujoco
+import numpy as np
+
+from wbvla.robots.base import Robot
+from wbvla.types import Proprioception
+
+TIMESTEP_S = 0.005
+STEPS_PER_TICK = 4
+TICK_S = TIMESTEP_S * STEPS_PER_TICK
+
+
+class Plant:
+    """MuJoCo model and data of one robot in one task's scene."""
+
+    def __init__(self, robot: Robot, task) -> None:
+        spec = robot.build(feet="spheres", collisions="full", timestep_s=TIMESTEP_S)
+        task.add_scene(spec)
+        visual = spec.visual
+        visual.quality.offsamples = 0
+        visual.quality.shadowsize = 0
+        visual.global_.offwidth, visual.global_.offheight = 640, 480
+        self.robot = robot
+        self.model = spec.compile()
+        self.data = mujoco.MjData(self.model)
+        self._view = mujoco.MjData(self.model)
+        joints = [self.model.joint(name) for name in robot.joints]
+        self._qpos = np.array([j.qposadr[0] for j in joints])
+        self._qvel = np.array([j.dofadr[0] for j in joints])
+        self._ctrl = np.array([self.model.actuator(name).id for name in robot.joints])
+        self._gyro = slice(self.model.sensor("gyro").adr[0], self.model.sensor("gyro").adr[0] + 3)
+        self._range = robot.range_rad
+        self._look = mujoco.MjvOption()
+        self._look.sitegroup[:] = 0
+        self._renderers: dict[tuple[int, int], mujoco.Renderer] = {}
+
+    def reset(self, x_m: float, y_m: float, yaw_rad: float) -> None:
+        """Stand the robot on the floor at a planar pose, everything else at the scene's own start."""
+        mujoco.mj_resetData(self.model, self.data)
+        qpos = self.data.qpos
+        qpos[:7] = [x_m, y_m, 1.0, np.cos(yaw_rad / 2), 0.0, 0.0, np.sin(yaw_rad / 2)]
+        qpos[self._qpos] = self.robot.array("default")
+        mujoco.mj_kinematics(self.model, self.data)
+        soles = [self.data.geom(f"{side}_foot{i}").xpos[2] for side in ("left", "right") for i in range(4)]
+        qpos[2] -= min(soles) - self.model.geom("left_foot0").size[0]
+        self.data.ctrl[self._ctrl] = self.robot.array("default")
+        mujoco.mj_forward(self.model, self.data)
+
+    def proprioception(self) -> Proprioception:
+        """Return what the body's own sensors measure now."""
+        return Proprioception(
+            q_rad=self.data.qpos[self._qpos].copy(),
+            dq_rad_s=self.data.qvel[self._qvel].copy(),
+            gyro_rad_s=self.data.sensordata[self._gyro].copy(),
+            gravity=-self.rotation()[2],
+        )
+
+    def rotation(self) -> np.ndarray:
+        """Return R_world_pelvis (3, 3)."""
+        rotation = np.empty(9)
+        mujoco.mju_quat2Mat(rotation, self.data.qpos[3:7])
+        return rotation.reshape(3, 3)
+
+    def pelvis_pose(self) -> tuple[np.ndarray, float, float]:
+        """Return the pelvis position (3,) m, its heading and its tilt from upright, rad."""
+        rotation = self.rotation()
+        heading = np.arctan2(rotation[1, 0], rotation[0, 0])
+        return self.data.qpos[:3].copy(), float(heading), float(np.arccos(np.clip(rotation[2, 2], -1, 1)))
+
+    def apply(self, targets_rad: np.ndarray) -> None:
+        """Set the PD targets (J,) of all joints in the robot's joint order, clipped to the joint limits."""
+        self.data.ctrl[self._ctrl] = np.clip(targets_rad, self._range[:, 0], self._range[:, 1])
+
+    def tick(self) -> None:
+        """Advance 20 ms of physics and bring body poses up to date with the joints."""
+        mujoco.mj_step(self.model, self.data, STEPS_PER_TICK)
+        mujoco.mj_kinematics(self.model, self.data)
+
+    def render(self, size: int, qpos: np.ndarray | None = None) -> np.ndarray:
+        """Return the head camera's picture (size, size, 3) uint8, now or at an earlier qpos (nq,)."""
+        return self.render_from("head", size, size, qpos)
+
+    def render_from(self, camera: str, width: int, height: int, qpos: np.ndarray | None = None) -> np.ndarray:
+        """Return the picture (height, width, 3) uint8 of a named camera; no shadows, no multisampling."""
+        # A scratch copy of the pose: drawing never touches the simulated state.
+        self._view.qpos[:] = self.data.qpos if qpos is None else qpos
+        mujoco.mj_kinematics(self.model, self._view)
+        mujoco.mj_comPos(self.model, self._view)
+        mujoco.mj_camlight(self.model, self._view)
+        renderer = self._renderer(width, height)
+        renderer.update_scene(self._view, camera, self._look)
+        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
+        renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+        return renderer.render().copy()
+
+    def _renderer(self, width: int, height: int) -> mujoco.Renderer:
+        if (width, height) not in self._renderers:
+            try:
+                self._renderers[width, height] = mujoco.Renderer(self.model, height, width, max_geom=200)
+            except mujoco.FatalError as error:
+                raise ValueError(
+                    f"cannot draw ({error}): install software OpenGL (apt-get install libegl1 libgl1-mesa-dri) and set "
+                    "MUJOCO_GL=egl before mujoco is imported"
+                ) from None
+            if not _DRAWING:
+                # Registered after MuJoCo's own exit hook, so it runs before that takes the display away.
+                atexit.register(_close_all)
+            _DRAWING.add(self)
+        return self._renderers[width, height]
+
+    def close(self) -> None:
+        """Free the renderers' graphics memory."""
+        for renderer in self._renderers.values():
+            renderer.close()
+        self._renderers.clear()
+
+
+_DRAWING: weakref.WeakSet[Plant] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for plant in list(_DRAWING):
+        plant.close()

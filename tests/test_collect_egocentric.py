@@ -1,0 +1,73 @@
+"""Laws of first-person clips: a clip follows from its seed and index, families move what they say, runs continue."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wbvla.collect.egocentric import run_clips
+from wbvla.collect.motion import DT_S, reach, walk
+from wbvla.data.video import ClipCache
+from wbvla.robots import get_robot
+
+N_LOCO, N_MANI = 5, 3
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    out = tmp_path_factory.mktemp("clips")
+    return out, run_clips(out, N_LOCO, N_MANI, size=48, seed=5, workers=1)
+
+
+def test_clips_decode_and_their_truth_fits(clips: tuple[Path, dict]) -> None:
+    out, truth = clips
+    cache = ClipCache.open((out / "loco", out / "mani"), 48, out / ".cache")
+    assert cache.source.tolist() == [0] * N_LOCO + [1] * N_MANI
+    for clip, name in enumerate(truth["clips"]):
+        facts = truth["clips"][name]
+        times = cache.t_s[cache.clip == clip]
+        np.testing.assert_allclose(times, np.arange(len(facts["pelvis"])) / 10, atol=1e-3)
+        assert 3.0 <= times[-1] <= 4.0
+        moved = np.ptp(np.array(facts["pelvis"])[:, [0, 1, 5]], axis=0).max()
+        arms = np.ptp(facts["arms_rad"], axis=0).max()
+        assert (arms > 0.1 and moved < 0.05) if name.startswith("mani") else arms == 0
+    assert cache.frames.std() > 10
+    assert json.loads((out / "truth.json").read_text()) == truth
+
+
+def test_a_run_continues_and_repeats_itself_bit_for_bit(clips: tuple[Path, dict]) -> None:
+    out, truth = clips
+    before = {p: p.read_bytes() for p in out.rglob("*.mp4")}
+    stamp = (out / "loco" / "0000.mp4").stat().st_mtime_ns
+    lost = out / "loco" / "0002.mp4"
+    lost.unlink()
+    (out / "mani" / "0000.mp4").unlink()
+    assert run_clips(out, N_LOCO, N_MANI, size=48, seed=5, workers=1) == truth
+    assert {p: p.read_bytes() for p in out.rglob("*.mp4")} == before
+    assert (out / "loco" / "0000.mp4").stat().st_mtime_ns == stamp
+
+
+def test_other_settings_are_refused(clips: tuple[Path, dict], tmp_path: Path) -> None:
+    out, _ = clips
+    with pytest.raises(ValueError, match="seed: got 5, expected 6"):
+        run_clips(out, N_LOCO, N_MANI, size=48, seed=6)
+    (tmp_path / "holiday.mp4").write_bytes(b"")
+    with pytest.raises(ValueError, match="other videos"):
+        run_clips(tmp_path, 1, 1)
+
+
+def test_motions_are_smooth_and_inside_the_room() -> None:
+    robot = get_robot("g1")
+    rest = robot.array("default")[robot.n_lmo : robot.n_lmo + 14]
+    limit = np.array([0.9, 0.9, 0.5, 1.0, 1.0, 1.2]) * DT_S  # m and rad a step
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        for motion in (walk(robot, rng, rest, 3.5, seed % 2 == 0), reach(robot, rng, [rest, rest + 0.8, rest], 3.5)):
+            assert (np.abs(np.diff(motion.pelvis, axis=0)).max(axis=0) < limit).all()
+            assert np.abs(motion.pelvis[:, 1]).max() < 4
+            assert motion.pelvis[:, 2].min() > robot.height_range_m[0] - 0.05
+            assert np.abs(np.diff(motion.arms_rad, axis=0)).max() < 4.0 * DT_S
+            assert set(np.unique(motion.flags)) <= {-1.0, 0.0, 1.0}

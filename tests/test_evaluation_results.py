@@ -1,0 +1,97 @@
+"""What the demo makes of its stages' files: results.json's schema, per-source reporting, curves from logs."""
+
+import json
+
+import pytest
+
+from wbvla.evaluation.results import loss_curve, print_results, write_results
+from wbvla.evaluation.rollout import Episode
+from wbvla.evaluation.run import Evaluate, episode_seeds, summarise, write_json
+
+
+def episodes(successes: int, n: int) -> list[Episode]:
+    return [
+        Episode(i, i < successes, i >= successes, "" if i < successes else "fall", {"grab": True, "push": i < successes},
+                20.0, 2.0, 0)
+        for i in range(n)
+    ]  # fmt: skip
+
+
+def lam_metrics(*sources: str) -> dict:
+    numbers = {"utilisation": 0.75, "perplexity": 9.5, "dead_codes": 4, "rrg": 0.3, "loss": 0.1, "copy_loss": 0.2,
+               "pairs": 50, "histogram": [10, 5, 1, 0]}  # fmt: skip
+    return {**numbers, "curve": [[1, 1.0, 0.9], [2, 0.5, 0.4]], "sources": dict.fromkeys(sources, numbers)}
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A folder as the stages leave it."""
+    for policy, n in (("operator", 29), ("vla", 22), ("vla-no-lam", 15), ("blind", 1), ("replay", 0), ("random", 0)):
+        cfg = Evaluate(policy=f"somewhere/{policy}")
+        write_json(tmp_path / "evaluation" / f"{policy}.json", summarise(cfg, episodes(n, 30), 0.04, 60.0))
+    for family in ("mani", "loco"):
+        metrics = lam_metrics(str(tmp_path / "clips" / family), str((tmp_path / "mine").absolute()))
+        write_json(tmp_path / "lam" / family / "metrics.json", metrics)
+    for name in ("pretrain", "full", "no-lam"):
+        write_json(tmp_path / "vla" / name / "metrics.json", {"loss": 0.1})
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "finetune.log").write_text("$ wbvla\nvla: 10/20 steps, 3.00/s, 9 s left, loss 0.500, x 1\n")
+    return tmp_path
+
+
+def test_results_follow_the_schema(finished):
+    write_results(finished, 800.0, {"collect": 100.0}, 0, (str(finished / "mine"),))
+    results = json.loads((finished / "results.json").read_text())
+    assert results["seconds"] == 800.0
+    assert [r["policy"] for r in results["rows"]] == ["operator", "vla", "vla-no-lam", "blind", "replay", "random"]
+    for row in results["rows"]:
+        assert row["task"] == "cart-pushing"
+        assert row["trials"] == 30
+        assert 0 <= row["low"] <= row["successes"] / row["trials"] <= row["high"] <= 1
+    assert results["lam"]["mani"]["utilisation"] == 0.75
+    assert "vla is better than blind" in results["separated"]
+
+
+def test_the_users_videos_are_reported_separately(finished, capsys):
+    results = write_results(finished, 1.0, {}, 0, (str(finished / "mine"),))
+    for family in ("mani", "loco"):
+        assert set(results["lam"][family]["sources"]) == {"simulated clips", str(finished / "mine")}
+    print_results(finished, results)
+    assert "simulated clips" in capsys.readouterr().out
+    assert str(finished / "mine") in (finished / "report.html").read_text()
+
+
+def test_curves_are_read_from_progress_lines(finished, tmp_path):
+    assert loss_curve(finished / "logs" / "finetune.log") == [(10, 0.5)]
+    log = tmp_path / "again.log"
+    log.write_text("a: 1/9 steps, loss 3.0\ra: 2/9 steps, loss 2.0, b\n$ resumed\na: 2/9 steps, loss 1.5\nnoise 3/9\n")
+    assert loss_curve(log) == [(1, 3.0), (2, 1.5)]
+    assert loss_curve(tmp_path / "absent.log") == []
+
+
+def test_a_row_counts_what_happened():
+    row = summarise(Evaluate(policy="zero"), episodes(6, 10), 0.02, 1.0)
+    assert (row["successes"], row["falls"], row["timeouts"], row["flag_differences"]) == (6, 4, 0, 0)
+    assert row["subgoals"] == {"grab": 10, "push": 6}
+    assert len(row["episodes"]) == 10
+
+
+def test_blocks_of_test_seeds_share_nothing():
+    blocks = [set(episode_seeds("test", 34, seed)) for seed in range(3)]
+    assert len(set.union(*blocks)) == 3 * 34
+    assert episode_seeds("test", 34, 10_000)  # wraps around
+    train = set(episode_seeds("train", 1000, 0))
+    assert not train & set.union(*blocks)
+
+
+@pytest.mark.parametrize("wrong", [{"trials": 0}, {"workers": 0}, {"seed": -1}, {"latency_s": -0.1}])
+def test_wrong_settings_are_refused(wrong):
+    with pytest.raises(ValueError, match="expected"):
+        Evaluate(policy="zero", **wrong)
+
+
+def test_too_many_trials_and_unknown_splits_are_refused():
+    with pytest.raises(ValueError, match="at most 1000"):
+        episode_seeds("test", 1001, 0)
+    with pytest.raises(ValueError, match="split"):
+        episode_seeds("exam", 3, 0)

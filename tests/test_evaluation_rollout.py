@@ -1,0 +1,147 @@
+"""Laws of the closed loop: flags sent are flags applied, latency delays, seeds repeat, the clock-only replay."""
+
+import numpy as np
+import pytest
+
+from wbvla.evaluation.policies import Replay, Zero, load_policy, mean_demonstration
+from wbvla.robots import get_robot
+from wbvla.types import FLAGS, Observation
+
+pytest.importorskip("mujoco")
+
+from wbvla.evaluation.rollout import measure_latency, rollout
+from wbvla.sim.env import TaskEnv
+
+G1 = get_robot("g1")
+
+
+class StiffLegs:
+    """Stands in for the legs' policy: holds the default pose (and falls, sooner or later)."""
+
+    def reset(self):
+        self.commands = []
+
+    def step(self, command, body):
+        self.commands.append(command)
+        return G1.array("default")[: G1.n_lmo]
+
+
+class Scripted:
+    """Sends other flags in every entry of its chunks and remembers what it was asked."""
+
+    def reset(self, seed):
+        self.asked_s = []
+        self.rng = np.random.default_rng(seed)
+
+    def infer(self, observation):
+        self.asked_s.append(observation.t_capture_s)
+        chunk = Zero("g1").infer(observation)["chunk"].copy()
+        chunk[:, FLAGS] = self.rng.integers(-1, 2, (len(chunk), 3))
+        return {"chunk": chunk}
+
+
+@pytest.fixture
+def env():
+    env = TaskEnv(controller=StiffLegs(), image_size=0)
+    yield env
+    env.close()
+
+
+def test_flags_sent_are_flags_applied_and_reach_the_legs(env):
+    episode = rollout(env, Scripted(), seed=3, latency_s=0.04)
+    assert episode.flag_differences == 0
+    sent = {(c.s_x, c.s_y, c.s_psi) for c in env.body.controller.commands}
+    assert len(sent) > 5  # they did vary
+
+
+def test_a_difference_would_be_noticed(env, monkeypatch):
+    stopped = property(lambda self: np.zeros(20, np.float32))
+    monkeypatch.setattr(TaskEnv, "applied", stopped)
+    assert rollout(env, Scripted(), seed=3, latency_s=0.04).flag_differences > 0
+
+
+def test_an_answer_acts_one_latency_after_the_question(env):
+    class Walk(Scripted):
+        def infer(self, observation):
+            answer = super().infer(observation)
+            answer["chunk"][:, FLAGS] = (1, 0, 0)
+            return answer
+
+    def ticks_before_walking(latency_s):
+        applied = []
+        rollout(env, Walk(), seed=0, latency_s=latency_s, film=lambda e: applied.append(e.applied[16]))
+        return applied.index(1.0)
+
+    assert [ticks_before_walking(t) for t in (0.0, 0.02, 0.1, 0.3)] == [0, 1, 5, 15]
+
+
+def test_a_slow_policy_is_asked_when_it_is_free(env):
+    fast, slow = Scripted(), Scripted()
+    rollout(env, fast, seed=0, latency_s=0.02)
+    rollout(env, slow, seed=0, latency_s=0.3)
+    assert len(fast.asked_s) > len(slow.asked_s) > 2
+    assert np.allclose(np.diff(fast.asked_s), 0.1, atol=1e-9)
+    assert np.allclose(np.diff(slow.asked_s), 0.3, atol=1e-9)
+
+
+def test_an_episode_depends_on_its_seed_only(env):
+    first = rollout(env, Scripted(), seed=5, latency_s=0.04)
+    rollout(env, Zero("g1"), seed=6, latency_s=0.04)
+    again = rollout(env, Scripted(), seed=5, latency_s=0.04)
+    assert (first.simulated_s, first.failure) == (again.simulated_s, again.failure)
+
+
+def test_latency_is_whole_ticks(env):
+    latency_s = measure_latency(env, Zero("g1"), seed=0)
+    assert latency_s == pytest.approx(0.02)
+
+
+def demonstrations():
+    """Three episodes of 3, 4 and 5 rows: arm joint 0 holds the episode's number, flag s_x votes, s_y disagrees."""
+    rows, times, episodes = [], [], []
+    for episode, length in enumerate((3, 4, 5)):
+        for i in range(length):
+            row = np.zeros(20, np.float32)
+            row[0], row[16], row[17] = episode, 1 if episode < 2 else -1, episode - 1
+            rows.append(row)
+            times.append(i / 20)
+            episodes.append(episode)
+    return np.array(rows), np.array(times), np.array(episodes)
+
+
+def test_mean_demonstration_averages_values_and_votes_on_flags():
+    mean = mean_demonstration(*demonstrations())
+    assert mean.shape == (4, 20)  # the median episode
+    assert np.allclose(mean[:, 0], 1.0)
+    assert (mean[:, 16] == 1).all()
+    assert (mean[:, 17] == 0).all()  # -1, 0, 1: a tie is decided for standing
+
+
+def test_replay_sees_nothing_but_the_clock():
+    mean = np.zeros((40, 20), np.float32)
+    mean[:, 0] = np.arange(40)
+    replay = Replay(mean)
+    replay.reset(0)
+    rng = np.random.default_rng(0)
+
+    def ask(t_s):
+        picture = rng.integers(0, 255, (4, 4, 3), dtype=np.uint8)
+        return replay.infer(Observation(picture, rng.normal(size=68), str(t_s), t_s))["chunk"]
+
+    assert np.array_equal(ask(0.5), ask(0.5))
+    assert np.array_equal(ask(0.5)[:, 0], np.arange(10, 30))
+    assert np.array_equal(ask(1.5)[:, 0], np.minimum(np.arange(30, 50), 39))  # the last action is held
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fix"),
+    [
+        ({"policy": "nowhere/at/all"}, "expected operator"),
+        ({"policy": "replay"}, "--dataset"),
+        ({"policy": "blind"}, "--checkpoint"),
+        ({"policy": "random"}, "--checkpoint"),
+    ],
+)
+def test_a_wrong_policy_names_the_fix(arguments, fix):
+    with pytest.raises(ValueError, match=fix):
+        load_policy(task="cart-pushing", robot="g1", **arguments)

@@ -1,0 +1,153 @@
+"""Laws of the cart's rules and of the operator: verdicts on constructed states, dwell, smooth arms, reach."""
+
+from dataclasses import replace
+from itertools import groupby, pairwise
+
+import mujoco
+import numpy as np
+import pytest
+
+from wbvla.robots import get_robot
+from wbvla.sim.env import TaskEnv
+from wbvla.sim.ik import PALM_AHEAD, ArmSolver
+from wbvla.sim.operator import DWELL_S, PERIOD_S, ScriptedOperator, TernaryFlag
+from wbvla.sim.seeds import seeds_for
+from wbvla.sim.tasks import get_task
+from wbvla.sim.tasks.base import box_gap
+from wbvla.sim.tasks.cart_pushing import CartState
+
+DWELL = round(DWELL_S / PERIOD_S)
+START = CartState(0.0, np.array([-1.2, 0.0, 0.74]), 0.0, 0.0, np.zeros(2), 0.0, np.full(2, 0.5))
+HOLDING = replace(START, pelvis_m=np.array([-0.4, 0, 0.74]), palm_gap_m=np.array([0.0, 0.015]))
+DOWN = replace(HOLDING, pelvis_m=np.array([0.0, 0.0, 0.44]))
+AHEAD = replace(HOLDING, cart_m=np.array([2.05, 0.3]))
+
+
+def judge(*pieces):
+    """Verdict after (state, ticks) pieces."""
+    rules = get_task("cart-pushing").rules()
+    return [rules.judge(state) for state, ticks in pieces for _ in range(ticks)][-1]
+
+
+@pytest.mark.parametrize(
+    "pieces, grab, push, success, failure",
+    [
+        ([(START, 50)], False, False, False, ""),
+        ([(HOLDING, 14)], False, False, False, ""),
+        ([(HOLDING, 15)], True, False, False, ""),
+        ([(HOLDING, 10), (START, 1), (HOLDING, 10)], False, False, False, ""),
+        ([(replace(HOLDING, palm_gap_m=np.array([0.0, 0.03])), 50)], False, False, False, ""),
+        ([(HOLDING, 15), (AHEAD, 1)], True, True, True, ""),
+        ([(replace(AHEAD, palm_gap_m=np.ones(2)), 50)], False, False, False, ""),
+        ([(HOLDING, 15), (replace(AHEAD, cart_m=np.array([1.99, 0.0])), 50)], True, False, False, ""),
+        ([(HOLDING, 15), (replace(AHEAD, cart_m=np.array([2.1, 0.81])), 50)], True, False, False, ""),
+        ([(HOLDING, 15), (replace(AHEAD, tilt_rad=1.1), 1)], True, False, False, "fall"),
+        (
+            [(HOLDING, 15), (DOWN, 1), (AHEAD, 1)],
+            True,
+            False,
+            False,
+            "fall",
+        ),
+        ([(HOLDING, 15), (replace(HOLDING, t_s=35.0), 1)], True, False, False, "timeout"),
+    ],
+)
+def test_rules(pieces, grab, push, success, failure):
+    verdict = judge(*pieces)
+    assert verdict.subgoals == {"grab": grab, "push": push}
+    assert (verdict.success, verdict.failure, verdict.fallen) == (success, failure, failure == "fall")
+    assert verdict.done == (success or failure != "")
+
+
+def test_box_gap_of_known_places():
+    model = mujoco.MjModel.from_xml_string(
+        '<mujoco><worldbody><body><freejoint/><geom name="a" type="box" size=".06 .012 .045" mass="1"/></body>'
+        '<geom name="b" type="box" size=".012 .3 .08"/></worldbody></mujoco>'
+    )
+    data = mujoco.MjData(model)
+    for x, gap in ((0.172, 0.1), (0.072, 0.0), (0.0, 0.0), (-0.092, 0.02)):
+        data.qpos[0] = x
+        mujoco.mj_kinematics(model, data)
+        assert box_gap(model, data, model.geom("a").id, model.geom("b").id) == pytest.approx(gap, abs=1e-9)
+
+
+def runs(values):
+    return [(value, len(list(group))) for value, group in groupby(values)]
+
+
+def assert_dwells(values):
+    pieces = runs(values)
+    assert all(n >= DWELL for _, n in pieces[1:-1])
+    assert all(a * b == 0 for (a, _), (b, _) in pairwise(pieces)), "a reversal must pass through 0"
+
+
+def test_flag_dwells_under_any_error():
+    rng = np.random.default_rng(0)
+    flag = TernaryFlag(0.16, 0.05)
+    errors = np.concatenate([rng.normal(0, 0.3, 2000), np.cumsum(rng.normal(0, 0.05, 2000))])
+    assert_dwells([flag.update(float(e)) for e in errors])
+
+
+def test_flag_has_hysteresis():
+    flag = TernaryFlag(0.16, 0.05)
+    assert [flag.update(0.10) for _ in range(20)] == [0] * 20
+    assert flag.update(0.2) == 1
+    assert [flag.update(0.10) for _ in range(20)] == [1] * 20
+    assert flag.update(0.04) == 0
+
+
+def test_operator_speaks_flags_with_dwell_and_smooth_arms():
+    rng = np.random.default_rng(1)
+    robot = get_robot("g1")
+    operator = ScriptedOperator(get_task("cart-pushing"), robot, rng)
+    state, actions = START, []
+    for _ in range(600):
+        state = replace(
+            state,
+            t_s=state.t_s + PERIOD_S,
+            pelvis_m=state.pelvis_m + [*rng.normal(0.0, 0.06, 2), 0.0],
+            yaw_rad=float(state.yaw_rad + rng.normal(0, 0.15)),
+        )
+        actions.append(operator.act(state).to_vector())
+    actions = np.array(actions)
+    for flag in range(16, 19):
+        assert_dwells(actions[:, flag].tolist())
+    assert np.abs(np.diff(actions[:, :14], axis=0)).max() <= 1.5 * PERIOD_S + 1e-6
+    low, high = robot.range_rad[15:29].T.astype(np.float32)
+    assert (actions[:, :14] >= low).all() and (actions[:, :14] <= high).all()
+
+
+def test_arm_solver_reaches_with_both_palms_and_mirrors():
+    robot = get_robot("g1")
+    left = np.array([0.34, 0.15, 0.16])
+    solver = ArmSolver(robot)
+    arms = solver.solve(left, left * [1, -1, 1])
+    index, sign = robot.mirror()
+    assert np.allclose(arms, arms[index[15:29] - 15] * sign[15:29], atol=1e-3)
+    assert len(PALM_AHEAD) == 2 and all(np.linalg.det(r) == pytest.approx(1) for r in PALM_AHEAD)
+    with pytest.raises(ValueError, match="nearer"):
+        solver.solve(left + [1.0, 0, 0], left * [1, -1, 1])
+
+
+def shipped():
+    from wbvla.lmo.controller import shipped_controller
+
+    try:
+        return shipped_controller("g1")
+    except ValueError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.slow
+def test_operator_pushes_the_cart_on_its_shipped_legs():
+    env = TaskEnv(image_size=0, controller=shipped())
+    operator = ScriptedOperator(env.task, env.robot, np.random.default_rng(0))
+    successes = 0
+    for seed in seeds_for("validation", 10):
+        env.reset(seed)
+        operator.reset(np.random.default_rng(seed))
+        info = env.info()
+        while not info["done"]:
+            _, info = env.step(operator.act(env.privileged()).to_vector())
+        successes += info["success"]
+    assert successes >= 8
