@@ -11,10 +11,9 @@ from wbvla.evaluation.run import Evaluate, episode_seeds, summarise, write_json
 
 def episodes(successes: int, n: int) -> list[Episode]:
     return [
-        Episode(i, i < successes, i >= successes, "" if i < successes else "fall", {"grab": True, "push": i < successes},
-                20.0, 2.0, 0)
-        for i in range(n)
-    ]  # fmt: skip
+        Episode(i, good, not good, "" if good else "fall", {"grab": True, "push": good}, 20.0, 2.0, 0)
+        for i, good in enumerate([True] * successes + [False] * (n - successes))
+    ]
 
 
 def lam_metrics(*sources: str) -> dict:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from vla_world import TASK, make_dataset
 
+from vla_world import TASK, make_dataset
 from wbvla.vla.policy import VlaPolicy
 
 TRAIN = (sys.executable, "-m", "lerobot.scripts.lerobot_train")
@@ -45,8 +45,9 @@ def run(*arguments: str) -> str:
 
 
 def test_lerobot_finds_every_part_by_its_names(features):
-    import wbvla.lerobot
     from lerobot.policies.factory import get_policy_class, make_policy_config, make_pre_post_processors
+
+    import wbvla.lerobot
 
     config = make_policy_config("wholebodyvla", device="cpu", **features)
     assert isinstance(config, wbvla.lerobot.WholeBodyVLAConfig)

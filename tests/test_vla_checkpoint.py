@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from vla_world import SMALL, TASK, edit_json
 
+from vla_world import SMALL, TASK, edit_json
 from wbvla.vla.checkpoint import load_model, recover_folder, replace_folder, save_model, weights_id
 from wbvla.vla.contracts import vla_contract
 from wbvla.vla.model import WholeBodyVla

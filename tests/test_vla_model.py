@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from vla_world import SMALL, batch_of
 
+from vla_world import SMALL, batch_of
 from wbvla.types import FLAGS, GRIPPER
 from wbvla.vla.augment import augment
 from wbvla.vla.config import VlaConfig

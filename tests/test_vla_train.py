@@ -10,8 +10,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from safetensors.torch import load_file
-from vla_world import SMALL, TASK, edit_json, make_dataset, make_labels
 
+from vla_world import SMALL, TASK, edit_json, make_dataset, make_labels
 from wbvla.data.frames import FrameCache
 from wbvla.vla.loop import Order
 from wbvla.vla.policy import VlaPolicy
@@ -83,7 +83,7 @@ def test_pretraining_learns_the_labels_resumes_and_initialises(dataset, labels, 
     assert same(tmp_path / "pre", tmp_path / "stopped")
     with pytest.raises(ValueError, match="predicts codes only"):
         VlaPolicy(tmp_path / "pre")
-    tune = Finetune(str(tmp_path / "tuned"), str(dataset), str(tmp_path / "pre"), labels, steps=3, batch=8)
+    tune = Finetune(str(tmp_path / "tuned"), str(dataset), str(tmp_path / "pre"), labels, hold_out=0.4, steps=3)
     metrics = run_finetune(tune)
     assert {"code_loss", "arm_error_rad", "held_out_flag_accuracy", "curve"} <= metrics.keys()
     policy = VlaPolicy(tmp_path / "tuned", "g1")

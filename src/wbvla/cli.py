@@ -36,7 +36,7 @@ VERBS = {
     "vla finetune": Verb("vla.train", "Finetune", "run_finetune", "teach it whole-body actions from demonstrations"),
     "lmo train": Verb("lmo.train", "TrainLmo", "run", "train the legs' policy by reinforcement learning"),
     "lmo export": Verb("lmo.export", "ExportLmo", "run", "write a legs checkpoint as ONNX with its contract"),
-    "lmo play": Verb("lmo.play", "PlayLmo", "run", "film a legs policy that follows a list of commands"),
+    "lmo play": Verb("lmo.play", "PlayLmo", "run", "drive the legs by keyboard in a viewer, or film a scripted walk"),
     "lmo eval": Verb("lmo.evaluate", "EvaluateLmo", "run", "measure falls, speeds and heights of a legs policy"),
     "serve": Verb("runtime.serve", "Serve", "run", "answer observations with action chunks over a socket"),
     "run": Verb("runtime.run", "RunRobot", "run", "drive a robot: 50 Hz loop, chunks from a server"),

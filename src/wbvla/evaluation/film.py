@@ -1,4 +1,4 @@
-"""Films of episodes. In: an environment after every tick. Out: an h264 mp4, third-person view with head camera inset."""
+"""Films of episodes. In: an environment after every tick. Out: h264 mp4, third-person view with head camera inset."""
 
 from __future__ import annotations
 

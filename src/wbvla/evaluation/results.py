@@ -1,7 +1,7 @@
 """The outcome of `wbvla demo`. In: what the stages wrote into DIR. Out: results.json, report.html, tables to print.
 
-results.json: {"seconds", "rows": [{"policy", "task", "successes", "trials", ...}], "lam": {family: {"utilisation", ...}}}
-with further keys beside these; a row of the report is a row of results.json.
+results.json: {"seconds", "rows": [{"policy", "task", "successes", "trials", ..}], "lam": {family: {"utilisation", ..}}}
+and more keys beside these; a row of the report is a row of results.json.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`wbvla eval`: closed-loop success of one policy over many seeded episodes, in parallel processes.
 
-In: an `Evaluate` configuration. Out: a row {policy, task, successes, trials, rate, low, high, ...}, printed and as JSON.
+In: an `Evaluate` configuration. Out: a row {policy, task, successes, trials, rate, low, high, ...}, also as JSON.
 Workers are single-threaded processes; an episode depends on its seed only, never on who runs it or in which order.
 """
 
@@ -185,13 +185,13 @@ def _print(row: dict[str, Any], cfg: Evaluate) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("policy", "task", "success", f"{CONFIDENCE:.0%} interval", "falls", "timeouts", *row["subgoals"])
+    table = Table("policy", "success", f"{CONFIDENCE:.0%} interval", "falls", "timeouts", *row["subgoals"])
     counts = [str(row["falls"]), str(row["timeouts"]), *(f"{n}/{row['trials']}" for n in row["subgoals"].values())]
     interval = f"{row['low']:.0%} - {row['high']:.0%}"
-    table.add_row(Path(row["policy"]).name, row["task"], f"{row['successes']}/{row['trials']}", interval, *counts)
+    table.add_row(Path(row["policy"]).name, f"{row['successes']}/{row['trials']}", interval, *counts)
     console = Console()
     console.print(table)
-    console.print(f"split {row['split']}, latency {1000 * row['latency_s']:.0f} ms, {row['wall_s']} s")
+    console.print(f"{row['task']}, split {row['split']}, latency {1000 * row['latency_s']:.0f} ms, {row['wall_s']} s")
     for what, path in (("result", cfg.json), ("video", cfg.video)):
         if path is not None:
             console.print(f"{what}: {path}", soft_wrap=True)

@@ -90,7 +90,7 @@ class WholeBodyVLAPolicy(PreTrainedPolicy):
             self._generator.manual_seed(1_000_003 * int(self.draws) + rank)
             self.draws += 1
         losses = self.model.losses(inputs, self._generator)
-        return losses["loss"], {name: float(value) for name, value in losses.items() if name != "loss"}
+        return losses["loss"], {name: float(value.detach()) for name, value in losses.items() if name != "loss"}
 
     @torch.no_grad()
     def predict_action_chunk(self, batch: dict[str, Any], **kwargs: Any) -> Tensor:

@@ -64,13 +64,18 @@ def command_sample(rng: np.random.Generator, k: int, config: LmoConfig, nominal_
 
 
 class ArmMotion:
-    """Smooth random arm targets: new goals every 0.6-3 s, approached at 0.5-3 rad/s, up to 60 % of the joint range."""
+    """Smooth random arm targets: new goals every 0.6-3 s, approached at 0.5-3 rad/s, up to 60 % of the joint range.
+
+    Half of the goals are symmetric, as when both hands hold one thing; a third of them reach forward.
+    """
 
     def __init__(self, robot: Robot, n: int, rng: np.random.Generator) -> None:
         self.rng, self.n = rng, n
         arms = slice(robot.n_lmo, robot.n_lmo + 14)
         self.default, self.range = robot.array("default")[arms], 0.6 * robot.range_rad[arms]
         self.target = np.tile(self.default, (n, 1))
+        index, sign = robot.mirror()
+        self._mirror = index[arms][:7] - robot.n_lmo, sign[arms][:7]
         self.goal, self.speed, self.left = self.target.copy(), np.ones(n), np.zeros(n, int)
 
     def reset(self, mask: np.ndarray) -> None:
@@ -85,7 +90,11 @@ class ArmMotion:
         k = int(new.sum())
         if k:
             drawn = self.rng.uniform(self.range[:, 0], self.range[:, 1], (k, 14))
-            self.goal[new] = self.default + (drawn - self.default) * amplitude * self.rng.random((k, 1))
+            reach = self.rng.random(k) < 0.33
+            drawn[reach, 0] = drawn[reach, 7] = self.rng.uniform(-1.5, -0.3, int(reach.sum()))  # shoulder pitch
+            both = self.rng.random(k) < 0.5
+            drawn[both, :7] = drawn[both][:, self._mirror[0]] * self._mirror[1]
+            self.goal[new] = self.default + (drawn - self.default) * amplitude * np.sqrt(self.rng.random((k, 1)))
             self.speed[new], self.left[new] = self.rng.uniform(0.5, 3.0, k), self.rng.integers(30, 150, k)
         limit = (self.speed * STEP_S)[:, None]
         self.target = self.target + np.clip(self.goal - self.target, -limit, limit)

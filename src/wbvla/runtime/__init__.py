@@ -4,9 +4,20 @@ In: observations from a robot adapter. Out: joint targets for it, and a report o
 Imports neither torch, lerobot nor mujoco: the robot's small computer runs it with the base dependencies.
 """
 
-from wbvla.runtime.chunk import ChunkPlayer
-from wbvla.runtime.client import PolicyClient
-from wbvla.runtime.loop import FastLoop, RobotAdapter
-from wbvla.runtime.server import PolicyServer
+from importlib import import_module
 
+_HOME = {
+    "ChunkPlayer": "chunk",
+    "FastLoop": "loop",
+    "PolicyClient": "client",
+    "PolicyServer": "server",
+    "RobotAdapter": "loop",
+}
 __all__ = ["ChunkPlayer", "FastLoop", "PolicyClient", "PolicyServer", "RobotAdapter"]
+
+
+def __getattr__(name: str):
+    """Import a name when it is first used: the command line reads the stages' settings without the sockets."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -16,11 +16,8 @@ from wbvla.sim.tasks.cart_pushing import palm_geoms
 SOLVE_STEPS, SOLVE_DT_S = 150, 0.05
 POSITION_TOLERANCE_M = 0.03
 
-# Fingers up, palm ahead; columns are the hand's x (fingers), y and z axes in the pelvis frame.
-PALM_AHEAD = (
-    np.array([[0.0, -1.0, 0.0], [0.0, 0.0, -1.0], [1.0, 0.0, 0.0]]),
-    np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]),
-)
+# Both hands as the pelvis: fingers ahead, palms facing each other. The wrists stay near their middle.
+FINGERS_AHEAD = (np.eye(3), np.eye(3))
 
 
 class ArmSolver:
@@ -38,7 +35,7 @@ class ArmSolver:
         )
         self._palms = palm_geoms(self.model)
 
-    def solve(self, left_m: np.ndarray, right_m: np.ndarray, rotations=PALM_AHEAD) -> np.ndarray:
+    def solve(self, left_m: np.ndarray, right_m: np.ndarray, rotations=FINGERS_AHEAD) -> np.ndarray:
         """Return arm targets (14,) rad that hold both palm centres (3,) in the pelvis frame.
 
         Raises ValueError when a palm stays more than 3 cm away from its place.

@@ -16,11 +16,11 @@ PERIOD_S = 0.05
 DWELL_S = 0.3
 ARM_SPEED_RAD_S = 1.5
 
-PALM_AHEAD_M, PALM_ASIDE_M = 0.34, 0.15  # palm centres in front of and beside the pelvis while pushing
-STANDOFF_M = 0.72  # pelvis behind the handle while aligning and until both palms are up
+PALM_AHEAD_M, PALM_ASIDE_M = 0.36, 0.15  # palm centres in front of and beside the pelvis while pushing
+STANDOFF_M = 0.75  # pelvis behind the handle while aligning and until both palms are up
 LATERAL_OK_M, HEADING_OK_RAD = 0.12, 0.18  # wider than the flags' thresholds: they always get there
-AIM_AHEAD_M, STEER_ROOM_M, TURN_FIRST_RAD = 0.45, 0.05, 0.5
-LATERAL_LOST_M, TOO_CLOSE_M, RETREAT_TO_M = 0.20, 0.55, 1.1
+AIM_AHEAD_M, STEER_ROOM_M, TURN_FIRST_RAD, SIDESTEP_FACING_RAD = 0.45, 0.05, 0.5, 0.3
+LATERAL_LOST_M, TOO_CLOSE_M, RETREAT_TO_M = 0.20, 0.58, 1.1
 
 
 class TernaryFlag:
@@ -80,7 +80,8 @@ class ScriptedOperator:
     def reset(self, rng: np.random.Generator) -> None:
         """Begin a new episode; the generator varies where it aligns."""
         self._standoff_m = STANDOFF_M + rng.uniform(-0.03, 0.03)
-        self._forward, self._turn = TernaryFlag(0.10, 0.02), TernaryFlag(0.16, 0.05)
+        self._forward = TernaryFlag(0.10, 0.02)
+        self._side, self._turn = TernaryFlag(0.06, 0.01), TernaryFlag(0.12, 0.02)
         self._aligned = self._retreating = False
         self._path = MinimumJerk(self._rest, self._push_pose)
 
@@ -92,9 +93,10 @@ class ScriptedOperator:
             ahead, heading = self._push(state, beside)
         else:
             ahead, heading = self._align(state, behind, beside)
+        facing = abs(_wrap(heading - state.yaw_rad)) < SIDESTEP_FACING_RAD
         loco = LocoCommand(
             self._forward.update(ahead),
-            0,
+            self._side.update(-beside if facing and not self._retreating else 0.0),
             self._turn.update(_wrap(heading - state.yaw_rad)),
             self.robot.nominal_height_m,
         )
@@ -125,10 +127,10 @@ class ScriptedOperator:
 
     def _push(self, state: CartState, beside: float) -> tuple[float, float]:
         """Walk on; steer so that the robot stays behind the handle's middle and the cart on its first line."""
-        touching = bool(np.all(state.palm_gap_m < 0.05))
-        if touching:
-            return 1.0, float(np.clip(-0.4 * state.cart_m[1] - 0.5 * state.cart_yaw_rad, -0.25, 0.25))
-        return 1.0, state.cart_yaw_rad - float(np.clip(0.8 * beside, -0.2, 0.2))
+        centring = float(np.clip(0.8 * beside, -0.2, 0.2))
+        if np.all(state.palm_gap_m < 0.05):
+            return 1.0, float(np.clip(-0.4 * state.cart_m[1] - centring, -0.3, 0.3))
+        return 1.0, state.cart_yaw_rad - centring
 
 
 def _pelvis_in_cart(state: CartState) -> tuple[float, float]:

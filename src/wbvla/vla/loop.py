@@ -166,6 +166,7 @@ class _Run:
         torch.nn.utils.clip_grad_norm_(self.names, 1.0)
         self.optimizer.step()
         self.step += 1
+        losses = {name: value.detach() for name, value in losses.items()}
         self._keep(losses)
         return losses
 

@@ -34,9 +34,14 @@ class Pretrain:
         dataset: robot dataset whose frames are labelled.
         mani_videos, loco_videos: the video folders that were labelled together, each group in its order.
         cache: folder of the decoded videos; give the one that labelling used. OUT.cache when left out.
-        recipe: name of a recipe. robot: whose state and actions the model is made for.
-        steps, batch, learning_rate, seed: of the optimiser.
-        checkpoint_s: seconds between checkpoints. threads: CPU threads; results repeat bit for bit with 1.
+        recipe: name of a recipe.
+        robot: whose state and actions the model is made for.
+        steps: of the optimiser.
+        batch: frames in a step.
+        learning_rate: its peak.
+        seed: of weights, order and augmentation.
+        checkpoint_s: seconds between checkpoints.
+        threads: CPU threads; results repeat bit for bit with 1.
     """
 
     out: str
@@ -64,10 +69,15 @@ class Finetune:
         dataset: LeRobot v3 dataset of demonstrations.
         init: checkpoint to start from (of `wbvla vla pretrain`); random weights when left out.
         labels: label folders of this dataset: predicting its codes stays part of the loss.
-        recipe: name of a recipe; a checkpoint in `init` brings its own. robot: that was recorded.
+        recipe: name of a recipe; a checkpoint in `init` brings its own.
+        robot: that was recorded.
         hold_out: share of the episodes kept from training and measured at the end.
-        steps, batch, learning_rate, seed: of the optimiser.
-        checkpoint_s: seconds between checkpoints. threads: CPU threads; results repeat bit for bit with 1.
+        steps: of the optimiser.
+        batch: demonstration rows in a step.
+        learning_rate: its peak.
+        seed: of weights, order and augmentation.
+        checkpoint_s: seconds between checkpoints.
+        threads: CPU threads; results repeat bit for bit with 1.
     """
 
     out: str

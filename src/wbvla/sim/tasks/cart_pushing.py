@@ -15,8 +15,8 @@ from wbvla.sim.plant import TICK_S, Plant
 from wbvla.sim.tasks.base import Outcome, add_room, box_gap, has_fallen, hsv_to_rgb, randomise_room
 
 CART_MASS_KG = 50.0
-ROLLING_N, ROLLING_YAW_NM = 14.0, 1.5
-DRAG_NS_M, DRAG_YAW_NMS = 4.0, 3.0
+ROLLING_N, ROLLING_YAW_NM = 12.0, 1.5
+DRAG_NS_M, DRAG_YAW_NMS = 3.0, 3.0
 HANDLE_HEIGHT_M, HANDLE_HALF_M = 0.90, (0.012, 0.30, 0.08)  # panel: 0.6 m wide, 0.16 m tall
 DECK_AHEAD_M = 0.5  # deck centre ahead of the panel
 
