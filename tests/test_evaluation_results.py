@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from wbvla.evaluation.results import loss_curve, print_results, write_results
+from wbvla.evaluation.results import print_results, write_results
 from wbvla.evaluation.rollout import Episode
 from wbvla.evaluation.run import Evaluate, episode_seeds, summarise, write_json
 
@@ -32,9 +32,7 @@ def finished(tmp_path):
         metrics = lam_metrics(str(tmp_path / "clips" / family), str((tmp_path / "mine").absolute()))
         write_json(tmp_path / "lam" / family / "metrics.json", metrics)
     for name in ("pretrain", "full", "no-lam"):
-        write_json(tmp_path / "vla" / name / "metrics.json", {"loss": 0.1})
-    (tmp_path / "logs").mkdir()
-    (tmp_path / "logs" / "finetune.log").write_text("$ wbvla\nvla: 10/20 steps, 3.00/s, 9 s left, loss 0.500, x 1\n")
+        write_json(tmp_path / "vla" / name / "metrics.json", {"loss": 0.1, "curve": [[1, 2.0], [2, 1.0]]})
     return tmp_path
 
 
@@ -49,6 +47,8 @@ def test_results_follow_the_schema(finished):
         assert 0 <= row["low"] <= row["successes"] / row["trials"] <= row["high"] <= 1
     assert results["lam"]["mani"]["utilisation"] == 0.75
     assert "vla is better than blind" in results["separated"]
+    assert results["vla"]["full"] == {"loss": 0.1}
+    assert (finished / "report.html").read_text().count("<polyline") == 5  # two LAMs, three VLA trainings
 
 
 def test_the_users_videos_are_reported_separately(finished, capsys):
@@ -58,14 +58,6 @@ def test_the_users_videos_are_reported_separately(finished, capsys):
     print_results(finished, results)
     assert "simulated clips" in capsys.readouterr().out
     assert str(finished / "mine") in (finished / "report.html").read_text()
-
-
-def test_curves_are_read_from_progress_lines(finished, tmp_path):
-    assert loss_curve(finished / "logs" / "finetune.log") == [(10, 0.5)]
-    log = tmp_path / "again.log"
-    log.write_text("a: 1/9 steps, loss 3.0\ra: 2/9 steps, loss 2.0, b\n$ resumed\na: 2/9 steps, loss 1.5\nnoise 3/9\n")
-    assert loss_curve(log) == [(1, 3.0), (2, 1.5)]
-    assert loss_curve(tmp_path / "absent.log") == []
 
 
 def test_a_row_counts_what_happened():

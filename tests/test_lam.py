@@ -192,21 +192,33 @@ def test_loading_gives_identical_codes(settings, metrics, tmp_path):
     assert torch.equal(model.quantiser(z)[1], codes)  # inference and training choose the same codes
 
 
-def test_resumed_run_equals_straight_run(settings, metrics, tmp_path, monkeypatch):
-    cfg = replace(settings, out=str(tmp_path / "resumed"))
-    step = lam_train._Training._train_step
+def ctrl_c() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def power_cut() -> None:
+    raise OSError("power cut")
+
+
+@pytest.mark.parametrize(
+    ("stop", "checkpoint_s", "error"), [(ctrl_c, 60.0, KeyboardInterrupt), (power_cut, 0.0, OSError)]
+)
+def test_resumed_run_equals_straight_run(settings, metrics, tmp_path, monkeypatch, stop, checkpoint_s, error):
+    cfg = replace(settings, out=str(tmp_path / "resumed"), checkpoint_s=checkpoint_s)
+    step, steps = lam_train._Training._train_step, []
 
     def interrupted(self):
-        if self.step == 3:
-            os.kill(os.getpid(), signal.SIGINT)
+        steps.append(self.step)
+        if len(steps) == 4:
+            stop()
         return step(self)
 
     monkeypatch.setattr(lam_train._Training, "_train_step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(error):
         lam_train.run(cfg)
-    monkeypatch.undo()
     assert (Path(cfg.out) / "checkpoint.safetensors").is_file() and not (Path(cfg.out) / WEIGHTS).exists()
     resumed = lam_train.run(cfg)
+    assert steps == ([0, 1, 2, 3, 4, 5] if stop is ctrl_c else [0, 1, 2, 3, 3, 4, 5])
     assert resumed["lam_id"] == metrics["lam_id"]  # a hash of all weights
     assert resumed["curve"] == metrics["curve"] and resumed["histogram"] == metrics["histogram"]
 
@@ -275,6 +287,25 @@ def test_labels_are_the_models_codes_row_for_row(settings, labels_cfg):
     frames = ClipCache.open(settings.videos, 96, settings.cache).frames
     assert np.array_equal(load_lam(settings.out).encode(frames[:20], frames[5:25]).numpy(), labels.codes[:20])
     assert run_label(labels_cfg) == info
+
+
+def test_a_dataset_is_labelled_within_its_episodes(settings, metrics, tmp_path):
+    from wbvla.data.recorder import EpisodeRecorder
+    from wbvla.robots import get_robot
+    from wbvla.types import Observation
+
+    rng, lengths = np.random.default_rng(0), (14, 8, 25)
+    root = tmp_path / "dataset"
+    with EpisodeRecorder(root, get_robot("g1"), image_size=96, task_text="walk", provenance={"by": "test"}) as recorder:
+        for length in lengths:
+            for i in range(length):
+                image = rng.integers(0, 255, (96, 96, 3), np.uint8)
+                recorder.add(Observation(image, np.zeros(68, np.float32), "walk", i / 20), np.zeros(20), i / 20)
+            recorder.save_episode({})
+    info = run_label(LabelLam(lam=settings.out, dataset=str(root), out=str(tmp_path / "labels")))
+    has_code = load_labels(tmp_path / "labels").codes[:, 0] >= 0
+    expected = [i + 10 < length for length in lengths for i in range(length)]  # 0.5 s at 20 frames a second
+    assert has_code.tolist() == expected and info["labelled"] == 4 + 0 + 15
 
 
 def test_interrupted_labelling_continues(settings, labels_cfg, tmp_path, monkeypatch):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -116,6 +120,31 @@ def test_the_watchdog_takes_a_hung_loop_off_the_motors():
     report = loop.run(1.2)
     assert "hung" in report.stopped_because and not adapter.sent[-1][1].any()
     assert report.missed_deadlines >= 1
+
+
+def test_a_process_that_was_suspended_goes_on_standing():
+    code = (
+        "from runtime_world import Legs, StillRobot\n"
+        "from wbvla.runtime.loop import FastLoop\n"
+        "robot = StillRobot()\n"
+        "loop = FastLoop(robot.robot, robot, Legs(), None, 'push')\n"
+        "print('ready', flush=True)\n"
+        "report = loop.run(2.0)\n"
+        "print(report.stopped_because, report.lateness_ms_max > 500)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent
+    )
+    try:
+        process.stdout.readline()
+        time.sleep(0.3)
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(0.8)
+        process.send_signal(signal.SIGCONT)
+        assert process.communicate(timeout=10)[0].strip() == "None True"
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_the_loop_keeps_absolute_deadlines_in_real_time():

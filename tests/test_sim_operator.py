@@ -17,7 +17,7 @@ from wbvla.sim.tasks.base import box_gap
 from wbvla.sim.tasks.cart_pushing import CartState
 
 DWELL = round(DWELL_S / PERIOD_S)
-START = CartState(0.0, np.array([-1.2, 0.0, 0.74]), 0.0, 0.0, np.zeros(2), 0.0, np.full(2, 0.5))
+START = CartState(0.0, np.array([-1.2, 0.0, 0.74]), 0.0, 0.0, np.zeros(2), 0.0, np.zeros((2, 3)), np.full(2, 0.5))
 HOLDING = replace(START, pelvis_m=np.array([-0.4, 0, 0.74]), palm_gap_m=np.array([0.0, 0.015]))
 DOWN = replace(HOLDING, pelvis_m=np.array([0.0, 0.0, 0.44]))
 AHEAD = replace(HOLDING, cart_m=np.array([2.05, 0.3]))

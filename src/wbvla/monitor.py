@@ -69,7 +69,7 @@ class Monitor:
             return
         self._printed = now
         left_s = self.seconds_left(waiting, running)
-        words = "; ".join(f"{s.name}: {(tail(self._log_path(s), 1) or ['...'])[0]}" for s, _ in running)
+        words = "; ".join(f"{s.name}: {self._last_words(s)}" for s, _ in running)
         head = f"{self._name} {self._done}/{len(self._stages)}, {hms(now - self._began)} so far, {hms(left_s)} left"
         if self._terminal:
             text = f"{head} | {words}"[: shutil.get_terminal_size().columns - 1]
@@ -90,6 +90,10 @@ class Monitor:
         """End the line that is being rewritten."""
         if self._terminal:
             print("\x1b[2K", end="\r", file=sys.stderr, flush=True)
+
+    def _last_words(self, stage: Stage) -> str:
+        lines = tail(self._log_path(stage), 1)
+        return "starting" if not lines or lines[0].startswith("$ ") else lines[0]
 
     def _line(self, text: str) -> None:
         clear = "\x1b[2K" if self._terminal else ""

@@ -7,7 +7,6 @@ and more keys beside these; a row of the report is a row of results.json.
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from wbvla.evaluation.statistics import Rate, separated
 
 FAMILIES = ("mani", "loco")
 LAM_NUMBERS = ("utilisation", "perplexity", "dead_codes", "rrg", "loss", "copy_loss", "pairs")
-_STEP = re.compile(r"(\d+)/\d+ steps.*?\bloss ([0-9.eE+-]+)")
 
 
 def write_results(
@@ -35,7 +33,7 @@ def write_results(
 
     rows = [_row(path) for path in _evaluations(root)]
     lam = {family: _lam(root, family, videos) for family in FAMILIES}
-    vla = {name: _read(root / "vla" / name / "metrics.json") for name in ("pretrain", "full", "no-lam")}
+    vla = {name: _vla(root, name) for name in ("pretrain", "full", "no-lam")}
     results = {
         "seconds": seconds,
         "seed": seed,
@@ -66,9 +64,10 @@ def build_report(root: Path, results: dict[str, Any]):
         numbers = results["lam"][family]
         table.append(_lam_cells(family, "all", numbers))
         table += [_lam_cells(family, name, part) for name, part in numbers["sources"].items()]
-    logs = {"pretraining on codes": ("pretrain",), "fine-tuning on demonstrations": ("finetune", "finetune-no-lam")}
-    for title, names in logs.items():
-        curves[f"VLA loss, {title}, by step"] = [Curve(n, loss_curve(root / "logs" / f"{n}.log")) for n in names]
+    stages = {"pretraining on codes": ("pretrain",), "fine-tuning on demonstrations": ("full", "no-lam")}
+    for title, names in stages.items():
+        found = [(name, _read(root / "vla" / name / "metrics.json")["curve"]) for name in names]
+        curves[f"VLA loss, {title}, by step"] = [Curve(n, [(step, loss) for step, loss, *_ in c]) for n, c in found]
     film = root / "evaluation" / "vla.mp4"
     row = next((r for r in results["rows"] if r["policy"] == "vla"), None)
     caption = "The learned policy at work; the inset is what its head camera sees."
@@ -89,16 +88,6 @@ def build_report(root: Path, results: dict[str, Any]):
         codebooks=codebooks,
         tables={"Latent action models, on held-out video": table},
     )
-
-
-def loss_curve(log: Path) -> list[tuple[int, float]]:
-    """Read (step, loss) from the progress lines of a training log, the last run of each step counting."""
-    try:
-        text = log.read_text(errors="replace")
-    except OSError:
-        return []
-    found = {int(step): float(loss.rstrip(".")) for step, loss in _STEP.findall(text.replace("\r", "\n"))}
-    return sorted(found.items())
 
 
 def print_results(root: Path, results: dict[str, Any]) -> None:
@@ -157,6 +146,13 @@ def _lam(root: Path, family: str, videos: tuple[str, ...]) -> dict[str, Any]:
         for name, part in metrics["sources"].items()
     }
     return {**{k: metrics[k] for k in LAM_NUMBERS if k in metrics}, "sources": sources}
+
+
+def _vla(root: Path, name: str) -> dict[str, Any]:
+    """Take a checkpoint's numbers; its learning curve stays in its own file."""
+    metrics = _read(root / "vla" / name / "metrics.json")
+    del metrics["curve"]
+    return metrics
 
 
 def _lam_cells(family: str, source: str, numbers: dict[str, Any]) -> list[str]:

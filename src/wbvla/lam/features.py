@@ -1,8 +1,9 @@
 """Frozen features. In: uint8 frames. Out: a grid of patch features, (P, F) a frame, cached on disk.
 
 At `tiny` size there is no pretrained encoder to download, so the encoder is fitted to the same videos: the principal
-components of their patches, the best linear autoencoder of its width, in closed form. Measured against a convolutional
-autoencoder trained for 300 steps on the same clips it costs 2 s instead of 55 s and gives no worse codes.
+components of their patches, the best linear autoencoder of its width, in closed form. A convolutional autoencoder
+trained for 300 steps took 14 s of CPU instead of 2 and its codes told eight camera motions apart no better (25 % of
+held-out pairs against 37 %, one seed each).
 """
 
 from __future__ import annotations

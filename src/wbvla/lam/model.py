@@ -82,18 +82,6 @@ class SpatioTemporalBlock(nn.Module):
         return x + self.mlp(x)
 
 
-class Neighbourhood(nn.Module):
-    """Mix each patch with its eight neighbours: (B, P, F) to (B, P, W)."""
-
-    def __init__(self, features: FeatureConfig, width: int) -> None:
-        super().__init__()
-        self.grid, self.mix = features.grid, nn.Conv2d(features.dim, width, 3, padding=1)
-
-    def forward(self, features_BPF: Tensor) -> Tensor:
-        image = features_BPF.transpose(1, 2).unflatten(2, (self.grid, self.grid))
-        return self.mix(image).flatten(2).transpose(1, 2)
-
-
 class Readout(nn.Module):
     """Queries (B, N, W) gather from tokens (B, S, W) of both frames by cross-attention, then an MLP.
 
@@ -120,9 +108,7 @@ class InverseDynamics(nn.Module):
     def __init__(self, features: FeatureConfig, cfg: ModelConfig) -> None:
         super().__init__()
         self.n_codes = cfg.n_codes
-        self.read = nn.Linear(features.dim, cfg.width)
-        self.before, self.after = Neighbourhood(features, cfg.width), Neighbourhood(features, cfg.width)
-        self.read_motion = nn.Sequential(nn.LayerNorm(cfg.width), nn.Linear(cfg.width, cfg.width))
+        self.read, self.read_change = nn.Linear(features.dim, cfg.width), nn.Linear(features.dim, cfg.width)
         self.position = nn.Parameter(grid_positions(features.grid, cfg.width))
         self.frame = nn.Parameter(0.02 * torch.randn(2, 1, cfg.width))
         self.queries = nn.Parameter(torch.empty(cfg.n_codes, cfg.width).uniform_(-1, 1))
@@ -131,10 +117,9 @@ class InverseDynamics(nn.Module):
         self.to_code = nn.Sequential(nn.LayerNorm(cfg.width), nn.Linear(cfg.width, cfg.code_dim))
 
     def forward(self, features_BTPF: Tensor) -> Tensor:
-        # Products of the two frames' neighbourhoods detect shifts whatever the picture shows (gated autoencoders,
-        # Memisevic and Hinton 2010); temporal attention alone would have to learn to multiply first.
-        motion = self.read_motion(self.before(features_BTPF[:, 0]) * self.after(features_BTPF[:, 1]))
-        patches = self.read(features_BTPF) + self.position + F.pad(motion[:, None], (0, 0, 0, 0, 1, 0))
+        # The change of each patch is given beside its content: temporal attention would have to learn it first.
+        change = F.pad(features_BTPF[:, 1:] - features_BTPF[:, :1], (0, 0, 0, 0, 1, 0))
+        patches = self.read(features_BTPF) + self.read_change(change) + self.position
         queries = self.queries.expand(*patches.shape[:2], -1, -1)
         x = self.blocks(torch.cat([queries, patches], dim=2) + self.frame)
         return self.to_code(self.readout(x[:, -1, : self.n_codes], x.flatten(1, 2)))
@@ -150,8 +135,7 @@ class ForwardDynamics(nn.Module):
     def __init__(self, features: FeatureConfig, cfg: ModelConfig) -> None:
         super().__init__()
         self.read, self.read_code = nn.Linear(features.dim, cfg.width), nn.Linear(cfg.code_dim, cfg.width)
-        self.around = Neighbourhood(features, cfg.width)
-        self.gate, self.shift = (nn.Linear(cfg.n_codes * cfg.code_dim, cfg.width) for _ in range(2))
+        self.spread_codes = nn.Linear(cfg.n_codes * cfg.code_dim, cfg.width)
         self.position = nn.Parameter(grid_positions(features.grid, cfg.width))
         self.code_position = nn.Parameter(0.02 * torch.randn(cfg.n_codes, cfg.width))
         self.blocks = nn.Sequential(*(SpatialBlock(cfg.width, cfg.heads) for _ in range(cfg.decoder_blocks)))
@@ -160,10 +144,8 @@ class ForwardDynamics(nn.Module):
         nn.init.zeros_(self.write.bias)
 
     def forward(self, features_BPF: Tensor, codes_BND: Tensor) -> Tensor:
-        # The codes gate what a patch takes from its neighbours: a shift is one linear map of them for each motion.
-        codes = codes_BND.flatten(1)[:, None]
-        moved = self.around(features_BPF) * self.gate(codes) + self.shift(codes)
-        patches = self.read(features_BPF) + moved + self.position
+        # Every patch is told the codes, so that where it looks can depend on them from the first block on.
+        patches = self.read(features_BPF) + self.position + self.spread_codes(codes_BND.flatten(1))[:, None]
         x = torch.cat([self.read_code(codes_BND) + self.code_position, patches], dim=1)
         x = self.blocks(x)[:, codes_BND.shape[1] :]
         return features_BPF + self.write(self.norm(x))

@@ -12,7 +12,6 @@ import gc
 import math
 import sys
 import threading
-import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -29,7 +28,7 @@ from wbvla.types import ARM, FLAGS, GRIPPER, HEIGHT, LocoCommand, Proprioception
 
 PERIOD_S = 0.02
 SENSOR_LIMIT_S = 0.1  # older sensors than this are no ground to stand on
-WATCHDOG_S = 0.5  # a loop that has not ticked for this long is taken off the motors
+WATCHDOG_TURN_S, WATCHDOG_TURNS = 0.05, 10  # a loop silent for ten of these turns is taken off the motors
 LADDER = (*MODES, "damped")
 
 
@@ -77,6 +76,7 @@ class LoopReport:
     lateness_ms_max: float
     work_ms_p50: float
     work_ms_p99: float
+    work_ms_max: float
     missed_deadlines: int
     chunks_taken: int
     chunks_refused: int
@@ -132,7 +132,7 @@ class FastLoop:
         self.log = LoopLog(0)
         self._kp, self._kd = robot.array("kp"), robot.array("kd")
         self._zero = np.zeros_like(self._kp)
-        self._beat_s = math.inf
+        self._beats = 0
         body, _ = adapter.read()
         self.limiter.start(body.q_rad, startup_s)
         arms_rad = self.limiter.targets_rad[robot.n_lmo : robot.n_lmo + 14]
@@ -188,9 +188,9 @@ class FastLoop:
         now_s = self.clock.now()
         log.t_s[log.n], log.late_s[log.n] = now_s, now_s - deadline_s
         log.mode[log.n] = LADDER.index(self.tick())
-        done_s = self._beat_s = self.clock.now()
-        log.work_s[log.n] = done_s - now_s
+        log.work_s[log.n] = self.clock.now() - now_s
         log.n += 1
+        self._beats += 1
 
     def _note(self, action: WholeBodyAction, command: LocoCommand) -> None:
         """Write down what was applied: limited arms, the command as the legs got it."""
@@ -232,15 +232,19 @@ class FastLoop:
 
     @contextmanager
     def _watchdog(self):
-        """Damp the robot from a second thread if the loop hangs in wall time."""
-        self._beat_s = self.clock.now()
+        """Damp the robot from a second thread if the loop hangs.
+
+        Counted in the watchdog's own turns, not in time: when the machine starves or suspends the whole process both
+        threads lose their turns, and damping a robot that still stands would be what fells it.
+        """
         over = threading.Event()
 
         def watch() -> None:
-            while not over.wait(WATCHDOG_S / 10):
-                silent_s = time.monotonic() - self._beat_s
-                if silent_s > WATCHDOG_S:
-                    self.stopped_because = self.stopped_because or f"the loop hung for {silent_s:.1f} s"
+            silent_turns, seen = 0, self._beats
+            while not over.wait(WATCHDOG_TURN_S):
+                silent_turns, seen = (silent_turns + 1 if seen == self._beats else 0), self._beats
+                if silent_turns >= WATCHDOG_TURNS:
+                    self.stopped_because = self.stopped_because or f"the loop hung at tick {seen}"
                     self._damp()
 
         thread = threading.Thread(target=watch, name="watchdog", daemon=True)
@@ -267,6 +271,7 @@ class FastLoop:
             lateness_ms_max=float(late_ms.max()),
             work_ms_p50=float(np.percentile(work_ms, 50)),
             work_ms_p99=float(np.percentile(work_ms, 99)),
+            work_ms_max=float(work_ms.max()),
             missed_deadlines=missed,
             chunks_taken=self.chunks["taken"],
             chunks_refused=self.chunks["refused"],

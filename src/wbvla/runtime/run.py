@@ -135,7 +135,8 @@ def describe(report: dict) -> str:
         f"decisions   {shares}",
         f"lateness    p50 {loop['lateness_ms_p50']:.3f} ms  p99 {loop['lateness_ms_p99']:.3f} ms  "
         f"max {loop['lateness_ms_max']:.3f} ms  missed {loop['missed_deadlines']} of {loop['ticks']}",
-        f"work        p50 {loop['work_ms_p50']:.3f} ms  p99 {loop['work_ms_p99']:.3f} ms",
+        f"work        p50 {loop['work_ms_p50']:.3f} ms  p99 {loop['work_ms_p99']:.3f} ms  "
+        f"max {loop['work_ms_max']:.3f} ms",
         f"server      {report['client']['answered']} answers  round trip p50 {report['round_trip_ms_p50']:.1f} ms  "
         f"p99 {report['round_trip_ms_p99']:.1f} ms  policy p50 {report['server_ms_p50']:.1f} ms",
         f"at the end  pelvis {report['pelvis_height_m']:.2f} m  tilt {report['tilt_deg']:.0f} deg",

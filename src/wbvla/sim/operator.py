@@ -17,6 +17,7 @@ DWELL_S = 0.3
 ARM_SPEED_RAD_S = 1.5
 
 PALM_AHEAD_M, PALM_ASIDE_M = 0.36, 0.15  # palm centres in front of and beside the pelvis while pushing
+WATCH_S, PALM_OK_M, AIM_LIMIT_M, FREE_GAP_M = 0.7, 0.02, 0.12, 0.05  # one stride; corrections of the palms' place
 STANDOFF_M = 0.75  # pelvis behind the handle while aligning and until both palms are up
 LATERAL_OK_M, HEADING_OK_RAD = 0.12, 0.18  # wider than the flags' thresholds: they always get there
 AIM_AHEAD_M, STEER_ROOM_M, TURN_FIRST_RAD, SIDESTEP_FACING_RAD = 0.45, 0.05, 0.5, 0.3
@@ -72,9 +73,9 @@ class ScriptedOperator:
         self.robot = robot
         n = robot.n_lmo
         self._rest = robot.array("default")[n : n + 14]
-        height = HANDLE_HEIGHT_M - robot.nominal_height_m
-        left = np.array([PALM_AHEAD_M, PALM_ASIDE_M, height])
-        self._push_pose = ArmSolver(robot).solve(left, left * [1, -1, 1])
+        self._solver = ArmSolver(robot)
+        self._places = self._wanted_palms(robot.nominal_height_m)
+        self._push_pose = self._solver.solve(*self._places)
         self.reset(rng)
 
     def reset(self, rng: np.random.Generator) -> None:
@@ -84,6 +85,7 @@ class ScriptedOperator:
         self._side, self._turn = TernaryFlag(0.06, 0.01), TernaryFlag(0.12, 0.02)
         self._aligned = self._retreating = False
         self._path = MinimumJerk(self._rest, self._push_pose)
+        self._aim, self._miss, self._watched_s = self._places, np.zeros((2, 3)), 0.0
 
     def act(self, state: CartState) -> WholeBodyAction:
         """Return the action for the next 50 ms; call at 20 Hz."""
@@ -100,7 +102,34 @@ class ScriptedOperator:
             self._turn.update(_wrap(heading - state.yaw_rad)),
             self.robot.nominal_height_m,
         )
+        self._correct_palms(state)
         return WholeBodyAction(ArmTarget(self._path.step()), loco)
+
+    def _wanted_palms(self, pelvis_height_m: float) -> np.ndarray:
+        """Both palm centres (2, 3) relative to the pelvis, level with the handle."""
+        height = HANDLE_HEIGHT_M - pelvis_height_m
+        return np.array([[PALM_AHEAD_M, PALM_ASIDE_M, height], [PALM_AHEAD_M, -PALM_ASIDE_M, height]])
+
+    def _correct_palms(self, state: CartState) -> None:
+        """Look at the raised hands for a stride and, off the handle, move them by what they miss.
+
+        The legs' policy leans the trunk in its own way; a teleoperator would correct for that by eye.
+        """
+        if not self._path.done or np.min(state.palm_gap_m) < FREE_GAP_M:
+            self._miss, self._watched_s = np.zeros((2, 3)), 0.0
+            return
+        c, s = np.cos(state.yaw_rad), np.sin(state.yaw_rad)
+        to_pelvis = np.array([[c, s, 0.0], [-s, c, 0.0], [0.0, 0.0, 1.0]])
+        seen = (state.palm_m - state.pelvis_m) @ to_pelvis.T
+        self._miss = self._miss + self._wanted_palms(state.pelvis_m[2]) - seen
+        self._watched_s += PERIOD_S
+        if self._watched_s < WATCH_S - 1e-9:
+            return
+        miss = self._miss / round(WATCH_S / PERIOD_S)
+        self._miss, self._watched_s = np.zeros((2, 3)), 0.0
+        if np.abs(miss).max() > PALM_OK_M:
+            self._aim = np.clip(self._aim + miss, self._places - AIM_LIMIT_M, self._places + AIM_LIMIT_M)
+            self._path = MinimumJerk(self._path.step(), self._solver.solve(*self._aim))
 
     def _update_phase(self, state: CartState, behind: float, beside: float) -> None:
         facing = abs(_wrap(state.cart_yaw_rad - state.yaw_rad)) < HEADING_OK_RAD

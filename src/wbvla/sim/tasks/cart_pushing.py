@@ -15,9 +15,10 @@ from wbvla.sim.plant import TICK_S, Plant
 from wbvla.sim.tasks.base import Outcome, add_room, box_gap, has_fallen, hsv_to_rgb, randomise_room
 
 CART_MASS_KG = 50.0
-ROLLING_N, ROLLING_YAW_NM = 12.0, 1.5
+# Rolling coefficient 0.016 of the weight, as good casters on a hard floor, along each axis; drag adds to it in motion.
+ROLLING_N, ROLLING_YAW_NM = 8.0, 1.5
 DRAG_NS_M, DRAG_YAW_NMS = 3.0, 3.0
-HANDLE_HEIGHT_M, HANDLE_HALF_M = 0.90, (0.012, 0.30, 0.08)  # panel: 0.6 m wide, 0.16 m tall
+HANDLE_HEIGHT_M, HANDLE_HALF_M = 0.90, (0.012, 0.30, 0.10)  # panel: 0.6 m wide, 0.2 m tall
 DECK_AHEAD_M = 0.5  # deck centre ahead of the panel
 
 DISTANCE_M, LATERAL_M, YAW_RAD = (1.0, 1.5), (-0.5, 0.5), (-np.pi / 4, np.pi / 4)
@@ -34,6 +35,7 @@ class CartState:
         t_s: time since reset.
         pelvis_m: position (3,). yaw_rad, tilt_rad: its heading and lean.
         cart_m: handle centre (2,) on the floor plane. cart_yaw_rad: the cart's heading.
+        palm_m: centres of the left and right palm (2, 3).
         palm_gap_m: distance of the left and right palm to the handle panel (2,), 0 in contact.
     """
 
@@ -43,6 +45,7 @@ class CartState:
     tilt_rad: float
     cart_m: np.ndarray
     cart_yaw_rad: float
+    palm_m: np.ndarray
     palm_gap_m: np.ndarray
 
 
@@ -115,6 +118,7 @@ class CartPushing:
             tilt_rad=tilt,
             cart_m=data.xpos[cart, :2].copy(),
             cart_yaw_rad=float(data.joint("cart_yaw").qpos[0]),
+            palm_m=data.geom_xpos[[left, right]],
             palm_gap_m=np.array(gaps),
         )
 
