@@ -20,8 +20,7 @@ PALM_AHEAD_M, PALM_ASIDE_M = 0.36, 0.15  # palm centres in front of and beside t
 WATCH_S, PALM_OK_M, AIM_LIMIT_M, FREE_GAP_M = 0.7, 0.02, 0.12, 0.05  # one stride; corrections of the palms' place
 STANDOFF_M = 0.75  # pelvis behind the handle while aligning and until both palms are up
 LATERAL_OK_M, HEADING_OK_RAD = 0.12, 0.18  # wider than the flags' thresholds: they always get there
-AIM_AHEAD_M, STEER_ROOM_M, TURN_FIRST_RAD, SIDESTEP_FACING_RAD = 0.45, 0.05, 0.5, 0.3
-LATERAL_LOST_M, TOO_CLOSE_M, RETREAT_TO_M = 0.20, 0.58, 1.1
+TURN_FIRST_RAD, LATERAL_LOST_M, TOO_CLOSE_M = 0.35, 0.20, 0.60
 
 
 class TernaryFlag:
@@ -82,7 +81,7 @@ class ScriptedOperator:
         """Begin a new episode; the generator varies where it aligns."""
         self._standoff_m = STANDOFF_M + rng.uniform(-0.03, 0.03)
         self._forward = TernaryFlag(0.10, 0.02)
-        self._side, self._turn = TernaryFlag(0.06, 0.01), TernaryFlag(0.12, 0.02)
+        self._side, self._turn = TernaryFlag(0.07, 0.03), TernaryFlag(0.12, 0.03)
         self._aligned = self._retreating = False
         self._path = MinimumJerk(self._rest, self._push_pose)
         self._aim, self._miss, self._watched_s = self._places, np.zeros((2, 3)), 0.0
@@ -92,13 +91,12 @@ class ScriptedOperator:
         behind, beside = _pelvis_in_cart(state)
         self._update_phase(state, behind, beside)
         if self._aligned:
-            ahead, heading = self._push(state, beside)
+            ahead, aside, heading = self._push(state, beside)
         else:
-            ahead, heading = self._align(state, behind, beside)
-        facing = abs(_wrap(heading - state.yaw_rad)) < SIDESTEP_FACING_RAD
+            ahead, aside, heading = self._align(state, behind, beside)
         loco = LocoCommand(
             self._forward.update(ahead),
-            self._side.update(-beside if facing and not self._retreating else 0.0),
+            self._side.update(aside),
             self._turn.update(_wrap(heading - state.yaw_rad)),
             self.robot.nominal_height_m,
         )
@@ -137,29 +135,26 @@ class ScriptedOperator:
             self._aligned = facing and abs(beside) < LATERAL_OK_M and self._path.done
         elif abs(beside) > LATERAL_LOST_M and behind > TOO_CLOSE_M:
             self._aligned = False
-        no_room = behind < self._standoff_m + STEER_ROOM_M and abs(beside) > LATERAL_OK_M
-        if self._aligned or behind > RETREAT_TO_M:
+        if self._aligned or behind > self._standoff_m:
             self._retreating = False
-        elif no_room or behind < TOO_CLOSE_M:
+        elif behind < TOO_CLOSE_M:
             self._retreating = True
 
-    def _align(self, state: CartState, behind: float, beside: float) -> tuple[float, float]:
-        """Walk towards a point of the cart's axis a little ahead, as far as the stand-off; step back if too close."""
+    def _align(self, state: CartState, behind: float, beside: float) -> tuple[float, float, float]:
+        """Face along the cart first, then step aside and ahead, no nearer than the stand-off; back off if too near."""
+        heading = state.cart_yaw_rad
+        if abs(_wrap(heading - state.yaw_rad)) > TURN_FIRST_RAD:
+            return 0.0, 0.0, heading
         if self._retreating:
-            return -1.0, state.cart_yaw_rad
-        heading = state.cart_yaw_rad - np.arctan2(beside, AIM_AHEAD_M)
-        ahead = behind - self._standoff_m
-        if ahead < STEER_ROOM_M:
-            return ahead, state.cart_yaw_rad
-        turned_away = abs(_wrap(heading - state.yaw_rad)) > TURN_FIRST_RAD
-        return (0.0 if turned_away else ahead), heading
+            return -1.0, 0.0, heading
+        return behind - self._standoff_m, -beside, heading
 
-    def _push(self, state: CartState, beside: float) -> tuple[float, float]:
+    def _push(self, state: CartState, beside: float) -> tuple[float, float, float]:
         """Walk on; steer so that the robot stays behind the handle's middle and the cart on its first line."""
         centring = float(np.clip(0.8 * beside, -0.2, 0.2))
         if np.all(state.palm_gap_m < 0.05):
-            return 1.0, float(np.clip(-0.4 * state.cart_m[1] - centring, -0.3, 0.3))
-        return 1.0, state.cart_yaw_rad - centring
+            return 1.0, -beside, float(np.clip(-0.4 * state.cart_m[1] - centring, -0.3, 0.3))
+        return 1.0, -beside, state.cart_yaw_rad - centring
 
 
 def _pelvis_in_cart(state: CartState) -> tuple[float, float]:
