@@ -19,15 +19,20 @@ from wbvla.recipes.lmo import LmoConfig
 from wbvla.robots.base import Robot
 
 LEG_M = 0.63
-VELOCITY_FILTER = 0.5  # share of the new leg-odometry sample; the controller uses the same
+VELOCITY_FILTER = 0.5  # share of the new leg-odometry sample; the contract carries it
 FALL_TILT, FALL_HEIGHT_M = -0.7, 0.35
 NOISE = {"base_velocity": 0.1, "gyro": 0.15, "gravity": 0.03, "q": 0.01, "dq": 0.5}
 
 
 class CpuEngine:
-    """n worlds of one robot on flat ground. `training=False`: no randomisation, no resets, commands set by the caller."""
+    """n worlds of one robot on flat ground.
 
-    def __init__(self, robot: Robot, config: LmoConfig, worlds: int, seed: int, threads: int = 2, training: bool = True):
+    With `training=False` nothing is randomised or reset, and the caller sets the commands.
+    """
+
+    def __init__(
+        self, robot: Robot, config: LmoConfig, worlds: int, seed: int, threads: int = 2, training: bool = True
+    ):
         self.robot, self.config, self.n, self.training = robot, config, worlds, training
         self.rng = np.random.default_rng(seed)
         self.models = model_variants(robot, config, self.rng if training else None)
@@ -227,7 +232,7 @@ class CpuEngine:
         )  # fmt: skip
 
     def observe(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return actor (n, 91) and critic observations, float32. Call once per step: it advances the odometry filter."""
+        """Return actor (n, 91) and critic observations, float32. Call once per step: it advances a filter."""
         noisy = self._with_noise if self.training else lambda name, x: x
         feet, feet_vel = self.legs.feet(self.qpos[:, 7:19], self.qvel[:, 6:18])
         gyro, gravity = self.qvel[:, 3:6], self.gravity

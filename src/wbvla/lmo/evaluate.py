@@ -91,9 +91,7 @@ def run(cfg: EvaluateLmo) -> dict:
     robot = get_robot(cfg.robot)
     session, contract = load_policy(Path(cfg.policy) if cfg.policy else weights_folder(cfg.robot))
     infer = lambda obs: session.run(None, {"observation": obs})[0].astype(float)  # noqa: E731
-    figures = nine_commands(
-        infer, robot, lmo_g1(), cfg.worlds, cfg.seconds, cfg.arms, cfg.push, cfg.height_m or None
-    )
+    figures = nine_commands(infer, robot, lmo_g1(), cfg.worlds, cfg.seconds, cfg.arms, cfg.push, cfg.height_m or None)
     figures["policy"] = contract["policy_id"]
     table = Table("command", "survival", "vx m/s", "vy m/s", "wz rad/s", "height error m")
     for name, row in figures["commands"].items():

@@ -69,7 +69,9 @@ def export(trainer, out: Path, command: str, scores: dict) -> dict:
     sample = np.random.default_rng(0).normal(size=(256, width)).astype(np.float32)
     with torch.inference_mode():
         expected = network(torch.from_numpy(sample)).numpy()
-    got = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, {"observation": sample})[0]
+    got = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(
+        None, {"observation": sample}
+    )[0]
     if np.abs(got - expected).max() > PARITY * max(1.0, np.abs(expected).max()):
         raise RuntimeError(f"torch and ONNX differ by {np.abs(got - expected).max():.2e}, expected at most {PARITY}")
     trainer.alg.train_mode()

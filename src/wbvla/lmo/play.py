@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 KEYS = "arrow up/down: forward/back   left/right: turn   , and .: sidestep   page up/down: height   space: stop"
-TOUR = ((2, (0, 0, 0)), (5, (1, 0, 0)), (4, (0, 0, 1)), (4, (0, 1, 0)), (4, (-1, 0, 0)), (4, (0, 0, -1)), (2, (0, 0, 0)))
+TOUR = (
+    (2, (0, 0, 0)),
+    (5, (1, 0, 0)),
+    (4, (0, 0, 1)),
+    (4, (0, 1, 0)),
+    (4, (-1, 0, 0)),
+    (4, (0, 0, -1)),
+    (2, (0, 0, 0)),
+)
 
 
 @dataclass

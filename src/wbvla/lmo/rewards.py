@@ -77,8 +77,7 @@ def rewards(s: Step) -> dict[str, np.ndarray]:
         "joint_limit": -2.0 * s.limit_excess,
         "hip_deviation": -0.6 * square(s.q_offset[:, [1, 2, 7, 8]]),
         "waist_deviation": -0.8 * square(s.q_offset[:, 12:15]),
-        "stand_still": standing
-        * (-0.6 * np.abs(ahead) - 0.15 * np.clip(square(s.velocity) + square(s.gyro), 0, 4)),
+        "stand_still": standing * (-0.6 * np.abs(ahead) - 0.15 * np.clip(square(s.velocity) + square(s.gyro), 0, 4)),
         "alive": np.full(len(ahead), 0.6),
     }
     return rows

@@ -99,7 +99,9 @@ def run(cfg: TrainLmo) -> dict:
         trainer.save(out)
         print(f"interrupted: checkpoint at {trainer.steps:,} steps kept in {out}; the same command continues")
         raise
-    export(trainer, out / "export", f"wbvla lmo train --recipe {cfg.recipe} --robot {cfg.robot} --seed {cfg.seed}", result)
+    export(
+        trainer, out / "export", f"wbvla lmo train --recipe {cfg.recipe} --robot {cfg.robot} --seed {cfg.seed}", result
+    )
     print(f"wrote {out / 'export'}")
     return result
 

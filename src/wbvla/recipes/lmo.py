@@ -1,4 +1,4 @@
-"""Configurations of the legs' training. In: nothing. Out: frozen `LmoConfig`; `lmo_tiny` is the two-core twin for tests."""
+"""Configurations of the legs' training. In: nothing. Out: frozen `LmoConfig`; `lmo_tiny` is the twin for tests."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ import math
 
 from wbvla.robots.base import Body, Camera, Motor, Robot, Shape, pd_from_frequency
 
+# fmt: off
 LEFT_AND_CENTRE = (
     Body("pelvis", "", (0, 0, 0.793), (1, 0, 0, 0), 3.813,
          (0, 0, -0.07605), (0.99999992, 0, -0.00039914797, 0), (0.010549, 0.0093089, 0.0079184),
@@ -65,6 +66,7 @@ LEFT_AND_CENTRE = (
          (0.0708244, 0.000191745, 0.00161742), (0.51057085, 0.52629484, 0.46807786, 0.49318785), (0.000646113, 0.000559993, 0.000147566),
          (0, 0, 1), (-1.61443, 1.61443)),
 )
+# fmt: on
 
 
 def _planetary(rotors: tuple[float, float, float], gears: tuple[float, float, float]) -> float:

@@ -99,9 +99,7 @@ def _add_shapes(mujoco, robot, bodies, feet, collisions):
             xs = sorted({c[0] for c in robot.foot_corners})
             for i, y in enumerate((0.024, -0.024)):
                 ends = [xs[0] + 0.01, y, sole + 0.01, xs[-1] - 0.01, y, sole + 0.01]
-                foot.add_geom(
-                    name=f"{side}_foot{i}", type=kinds["capsule"], size=[0.01, 0, 0], fromto=ends, **contact
-                )
+                foot.add_geom(name=f"{side}_foot{i}", type=kinds["capsule"], size=[0.01, 0, 0], fromto=ends, **contact)
         xs = [c[0] for c in robot.foot_corners]
         foot.add_geom(
             name=f"{side}_sole", type=kinds["box"], mass=0, contype=0, conaffinity=0, rgba=(0.15, 0.15, 0.17, 1),
