@@ -5,6 +5,7 @@ Numpy and onnxruntime only. The policy folder holds policy.onnx and contract.jso
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,15 @@ from wbvla.types import LocoCommand, Proprioception
 
 
 def weights_folder(robot: str) -> Path:
-    """Return the folder of the weights that ship for a robot. Raises ValueError if there are none."""
-    folder = Path(__file__).parent / "weights" / robot
+    """Return the folder of a robot's legs: the shipped ones, or $WBVLA_LEGS for every stage of a chain at once.
+
+    Raises ValueError if there are none.
+    """
+    own = os.environ.get("WBVLA_LEGS")
+    folder = Path(own) if own else Path(__file__).parent / "weights" / robot
     if not (folder / "policy.onnx").is_file():
-        raise ValueError(f"no legs ship for robot {robot!r}: train them with `wbvla lmo train --robot {robot}`")
+        fix = "WBVLA_LEGS names that folder" if own else f"train them with `wbvla lmo train --robot {robot}`"
+        raise ValueError(f"no legs for robot {robot!r} in {folder}: expected policy.onnx; {fix}")
     return folder
 
 
@@ -84,5 +90,5 @@ class LmoController:
 
 
 def shipped_controller(robot: str = "g1") -> LmoController:
-    """Return the legs that ship with wbvla."""
+    """Return the legs of `weights_folder`."""
     return LmoController(weights_folder(robot))
