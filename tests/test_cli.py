@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
+import docstring_parser
 import pytest
 import yaml
 
@@ -192,13 +194,25 @@ def test_wrong_values_say_got_and_expected(field, value, complaint):
     assert complaint in str(error.value)
 
 
+def config_class_of(name: str) -> type:
+    verb = VERBS[name]
+    return getattr(import_module(f"wbvla.{verb.module}"), verb.config)
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_flag_of_every_verb_has_a_help_text_of_its_own(name):
+    """Read as tyro reads it: of two attributes on one docstring line the second has no text, the first has both."""
+    config_class = config_class_of(name)
+    texts = {text.arg_name: text.description for text in docstring_parser.parse(config_class.__doc__).params}
+    assert set(texts) == {field.name for field in dataclasses.fields(config_class)}
+    assert all(texts.values())
+    assert len(set(texts.values())) == len(texts)
+
+
 @pytest.mark.parametrize("name", VERBS)
 def test_every_field_of_every_stage_has_a_type_that_files_can_hold(name):
     """A stage's defaults survive the trip through YAML, so --print-config is always a valid --config."""
-    from importlib import import_module
-
-    verb = VERBS[name]
-    config_class = getattr(import_module(f"wbvla.{verb.module}"), verb.config)
+    config_class = config_class_of(name)
     required = {f.name for f in dataclasses.fields(config_class) if f.default is f.default_factory}
     config = merge(config_class, {}, "filled", name)
     printed = {key: value for key, value in yaml.safe_load(to_yaml(config)).items() if key not in required}

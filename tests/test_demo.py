@@ -10,10 +10,21 @@ import pytest
 
 from wbvla.demo import Demo, plan
 from wbvla.evaluation.policies import LABELS
+from wbvla.evaluation.run import episode_seeds
 from wbvla.stages import Stamps
 
 pytest.importorskip("torch")
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 7])
+def test_what_is_repeated_in_real_time_was_done_in_simulated_time(tmp_path, no_legs_needed, seed):
+    stages = {stage.name: stage.config for stage in plan(Demo(out=str(tmp_path), seed=seed), tmp_path)}
+    simulated, real = (
+        episode_seeds("test", stages[name]["trials"], stages[name]["seed"])
+        for name in ("eval-vla", "eval-vla-realtime")
+    )
+    assert set(real) < set(simulated)
 
 
 @pytest.fixture
@@ -71,7 +82,7 @@ def test_test_seeds_are_for_evaluation_only(tmp_path, no_legs_needed):
     splits = {s.name: s.config["split"] for s in plan(Demo(out=str(tmp_path)), tmp_path) if "split" in s.config}
     assert splits.pop("collect") == "train"
     assert set(splits.values()) == {"test"}
-    assert len(splits) == 6
+    assert len(splits) == 7
 
 
 def test_own_videos_reach_both_models_and_are_watched(tmp_path, no_legs_needed):

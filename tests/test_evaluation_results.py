@@ -28,6 +28,8 @@ def finished(tmp_path):
     for policy, n in (("operator", 29), ("vla", 22), ("vla-no-lam", 15), ("blind", 1), ("replay", 0), ("random", 0)):
         cfg = Evaluate(policy=f"somewhere/{policy}")
         write_json(tmp_path / "evaluation" / f"{policy}.json", summarise(cfg, episodes(n, 30), 0.04, 60.0))
+    repeated = summarise(Evaluate(policy="vla", trials=3, realtime=True), episodes(2, 3), 0.006, 60.0)
+    write_json(tmp_path / "evaluation" / "vla-realtime.json", repeated)
     for family in ("mani", "loco"):
         metrics = lam_metrics(str(tmp_path / "clips" / family), str((tmp_path / "mine").absolute()))
         write_json(tmp_path / "lam" / family / "metrics.json", metrics)
@@ -48,6 +50,7 @@ def test_results_follow_the_schema(finished):
     assert results["lam"]["mani"]["utilisation"] == 0.75
     assert "vla is better than blind" in results["separated"]
     assert results["vla"]["full"] == {"loss": 0.1}
+    assert (results["realtime"]["trials"], results["realtime"]["same_outcome"]) == (3, 2)
     assert (finished / "report.html").read_text().count("<polyline") == 5  # two LAMs, three VLA trainings
 
 
@@ -75,9 +78,11 @@ def test_blocks_of_test_seeds_share_nothing():
     assert not train & set.union(*blocks)
 
 
-@pytest.mark.parametrize("wrong", [{"trials": 0}, {"workers": 0}, {"seed": -1}, {"latency_s": -0.1}])
+@pytest.mark.parametrize(
+    "wrong", [{"trials": 0}, {"realtime": True, "latency_s": 0.1}, {"workers": 0}, {"seed": -1}, {"latency_s": -0.1}]
+)
 def test_wrong_settings_are_refused(wrong):
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises(ValueError, match="expected|takes no"):
         Evaluate(policy="zero", **wrong)
 
 

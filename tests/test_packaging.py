@@ -127,7 +127,11 @@ def test_every_make_target_installs_first_on_a_fresh_clone(repo_root, tmp_path, 
         source = repo_root / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
     plan = subprocess.run(
-        ["make", "--no-print-directory", "-n", target], cwd=tmp_path, env={**os.environ, "MAKEFLAGS": ""}, capture_output=True, text=True
+        ["make", "--no-print-directory", "-n", target],
+        cwd=tmp_path,
+        env={**os.environ, "MAKEFLAGS": ""},
+        capture_output=True,
+        text=True,
     )
     assert plan.returncode == 0, plan.stderr
     assert plan.stdout.splitlines()[0] == "./scripts/bootstrap.sh"

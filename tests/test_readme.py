@@ -7,6 +7,8 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,8 @@ import pytest
 from wbvla.cli import VERBS, main
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "docs/commands.md")
+DOCUMENTS = ("README.md", "docs/commands.md", "docs/demo.md")
+COMMANDS = (ROOT / "docs" / "commands.md").read_text()
 FENCE = re.compile(r"^```bash([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -70,7 +73,15 @@ def test_every_command_line_in_the_documents_is_accepted(command, capsys, monkey
 
 @pytest.mark.parametrize("name", VERBS)
 def test_every_verb_is_documented(name):
-    assert f"## wbvla {name}\n" in (ROOT / "docs" / "commands.md").read_text()
+    assert f"## wbvla {name}\n" in COMMANDS
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_flags_named_in_a_verbs_section_are_its_own(name):
+    prose = FENCE.sub("", COMMANDS)
+    text = prose.partition(f"## wbvla {name}\n")[2].partition("\n## ")[0]
+    config_class = getattr(import_module(f"wbvla.{VERBS[name].module}"), VERBS[name].config)
+    assert set(re.findall(r"`--([a-z-]+)", text)) <= {field.name.replace("_", "-") for field in fields(config_class)}
 
 
 def test_pictures_and_links_exist():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 
 import numpy as np
@@ -113,7 +114,13 @@ def test_without_a_server_the_robot_does_not_start(legs, monkeypatch):
     import wbvla.runtime.run as module
 
     monkeypatch.setattr(module, "PATIENCE_S", 0.3)
-    with pytest.raises(ValueError, match="wbvla serve"):
+    with pytest.raises(ValueError, match="127.0.0.1:9 .*wbvla serve"):
+        run(RunRobot(server="tcp://127.0.0.1:9", image_size=32, realtime=False))
+
+
+def test_ctrl_c_while_waiting_for_the_server_is_obeyed_at_once(legs, monkeypatch):
+    monkeypatch.setattr("wbvla.runtime.lockstep.ask", lambda *_: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
         run(RunRobot(server="tcp://127.0.0.1:9", image_size=32, realtime=False))
 
 

@@ -245,9 +245,9 @@ def test_the_serve_command_stops_cleanly_on_a_signal(number):
 def test_serve_names_what_is_wrong():
     from wbvla.runtime.serve import Serve, run
 
-    for cfg, what in ((Serve(policy="nowhere"), "policy"), (Serve(policy="zero", threads=0), "threads")):
-        with pytest.raises(ValueError, match=what):
-            run(cfg)
+    for wrong in ({"policy": "nowhere"}, {"threads": 0}, {"port": 99_999}, {"port": -1}):
+        with pytest.raises(ValueError, match=f"^{next(iter(wrong))}: got"):
+            run(Serve(**{"policy": "zero"} | wrong))
 
 
 def test_the_runtime_imports_no_heavy_package():

@@ -1,11 +1,13 @@
 """Laws of the simulated world: reproducible, honest contact, true times, nothing privileged in the observation."""
 
 import itertools
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-import wbvla.sim  # noqa: F401  chooses the graphics before mujoco is imported
 from wbvla.robots import get_robot
 from wbvla.sim.body import ARM_RATE_RAD_S, WholeBodySim
 from wbvla.sim.env import TaskEnv
@@ -202,3 +204,10 @@ def test_gymnasium_sees_the_same_episode(env):
     observation, reward, ended, cut, info = wrapped.step(env.applied)
     assert reward == 0.0 and not ended and not cut and info["subgoals"] == {"grab": False, "push": False}
     assert wrapped.render().shape == (360, 480, 3)
+
+
+def test_without_a_display_an_environment_left_open_draws_and_ends_in_silence(env):
+    script = "import wbvla, mujoco\nfrom wbvla.sim.env import TaskEnv\nenv = TaskEnv()\nenv.reset(1)"
+    environment = {name: value for name, value in os.environ.items() if name not in ("MUJOCO_GL", "DISPLAY")}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

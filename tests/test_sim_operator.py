@@ -96,10 +96,11 @@ def test_flag_has_hysteresis():
     assert flag.update(0.04) == 0
 
 
-def test_operator_speaks_flags_with_dwell_and_smooth_arms():
+@pytest.mark.parametrize("slips_hz", [0.0, 1.0])
+def test_operator_speaks_flags_with_dwell_and_smooth_arms(slips_hz):
     rng = np.random.default_rng(1)
     robot = get_robot("g1")
-    operator = ScriptedOperator(get_task("cart-pushing"), robot, rng)
+    operator = ScriptedOperator(get_task("cart-pushing"), robot, rng, slips_hz)
     state, actions = START, []
     for _ in range(600):
         state = replace(
@@ -115,6 +116,17 @@ def test_operator_speaks_flags_with_dwell_and_smooth_arms():
     assert np.abs(np.diff(actions[:, :14], axis=0)).max() <= 1.5 * PERIOD_S + 1e-6
     low, high = robot.range_rad[15:29].T.astype(np.float32)
     assert (actions[:, :14] >= low).all() and (actions[:, :14] <= high).all()
+
+
+def test_slips_press_wrong_keys_and_only_where_asked_for():
+    def flags(slips_hz):
+        operator = ScriptedOperator(get_task("cart-pushing"), get_robot("g1"), np.random.default_rng(3), slips_hz)
+        return np.array([operator.act(START).loco.flags for _ in range(400)])
+
+    steady, slipping = flags(0.0), flags(0.5)
+    assert (steady[10:] == steady[10]).all()
+    wrong = (slipping != steady).any(1).mean()
+    assert 0.1 < wrong < 0.7  # half a slip a second, 0.4 to 1.5 s long, a third of them no mistake
 
 
 def test_arm_solver_reaches_with_both_palms_and_mirrors():

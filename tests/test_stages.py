@@ -136,6 +136,19 @@ def test_a_failure_shows_its_last_lines_and_names_the_log(tmp_path, capsys):
     with pytest.raises(ValueError, match=r"stage bad failed .exit code 1.: the disk is full; .*bad\.log"):
         go(tmp_path, bad)
     assert "getting ready" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="the disk is full"):
+        go(tmp_path, bad)
+    assert capsys.readouterr().err.count("getting ready") == 1  # what an earlier run said does not count
+
+
+def test_a_silent_death_does_not_quote_an_earlier_run(tmp_path):
+    die = "import os, pathlib, sys; p = pathlib.Path(sys.argv[1] + '.seen'); "
+    die += "p.exists() and os.kill(os.getpid(), 9); p.touch(); sys.exit('all went well')"
+    stage = Stage("bad", "bad", (sys.executable, "-c", die, "{config}"), {}, ("bad",))
+    with pytest.raises(ValueError, match="all went well"):
+        go(tmp_path, stage)
+    with pytest.raises(ValueError, match="signal 9, out of memory.*: it printed nothing"):
+        go(tmp_path, stage)
 
 
 def test_a_missing_output_is_a_failure(tmp_path):
@@ -164,7 +177,7 @@ def start_patient(root: Path, **env: str) -> subprocess.Popen:
     return process
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_an_interrupted_stage_continues(tmp_path, number):
     process = start_patient(tmp_path)
     time.sleep(0.4)
@@ -177,6 +190,46 @@ def test_an_interrupted_stage_continues(tmp_path, number):
     first_step = int(log[-1].split("step ")[1].split()[0])
     assert first_step > 1  # it went on, it did not begin again
     assert (tmp_path / "steps").read_text() == "12"
+
+
+def test_a_run_whose_reader_has_gone_ends_its_stages(tmp_path):
+    """`wbvla demo 2>&1 | head -1`: the first line that nobody reads ends the run, and no stage runs on alone."""
+    talkative = "import wbvla.monitor\nwbvla.monitor.QUIET_S = 0.3\n"
+    driver = talkative + DRIVER.format(tests=str(Path(__file__).parent))
+    reading, writing = os.pipe()
+    process = subprocess.Popen([sys.executable, "-c", driver, str(tmp_path)], stderr=writing)
+    os.close(writing)
+    os.read(reading, 1)
+    os.close(reading)
+    assert process.wait(timeout=20) != 0
+    assert end_leftovers(tmp_path) == []
+
+
+# Two stages that do not care about Ctrl-C.
+STUBBORN = """
+import sys; sys.path.insert(0, {tests!r})
+from test_stages import Stage, go
+from pathlib import Path
+root = Path(sys.argv[1])
+deaf = "import pathlib, signal, sys, time; signal.signal(2, lambda *_: None); out = pathlib.Path(sys.argv[1]); "
+deaf += "out.with_suffix('.deaf').touch(); [time.sleep(0.1) for _ in range(600)]"
+go(root, *(Stage(name, name, (sys.executable, "-c", deaf, "{{config}}"), {{}}, (name,)) for name in ("one", "two")))
+"""
+
+
+def test_a_second_ctrl_c_ends_all_stages_at_once(tmp_path):
+    argv = [sys.executable, "-c", STUBBORN.format(tests=str(Path(__file__).parent)), str(tmp_path)]
+    process = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 20
+    while len(list((tmp_path / "stages").glob("*.deaf"))) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert process.poll() is None  # the stages have time to save
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=5)
+    assert end_leftovers(tmp_path) == []
 
 
 def test_an_interrupted_stage_starts_anew_when_its_settings_changed(tmp_path, monkeypatch):

@@ -63,7 +63,7 @@ class Runner:
 
         Raises:
             ValueError: a stage failed; its last lines have been shown.
-            KeyboardInterrupt: after Ctrl-C or SIGTERM, when all stages have saved and ended.
+            KeyboardInterrupt: after Ctrl-C, SIGTERM or SIGHUP, when all stages have saved and ended.
         """
         waiting = list(self.stages)
         with _exclusive(self.root), _terminate_as_interrupt():
@@ -77,7 +77,8 @@ class Runner:
                         time.sleep(0.1)
             finally:
                 self._stop_all()
-                self.monitor.close()
+                with contextlib.suppress(OSError):
+                    self.monitor.close()
 
     def _start_what_can_start(self, waiting: list[Stage]) -> None:
         for stage in list(waiting):
@@ -125,7 +126,7 @@ class Runner:
             stage, seconds = running.stage, time.monotonic() - running.started
             if code != 0:
                 self.stamps.add_seconds(stage, seconds)
-                lines = tail(self.log_path(stage), 15)
+                lines = _of_the_last_run(tail(self.log_path(stage), 15))
                 self.monitor.failed(stage, lines)
                 why = lines[-1].removeprefix("wbvla: error: ") if lines else "it printed nothing"
                 end = f"exit code {code}" if code > 0 else f"signal {-code}{', out of memory?' if code == -9 else ''}"
@@ -137,19 +138,21 @@ class Runner:
         """Ask the stages that still run to save and end; make them after a while."""
         if not self._running:
             return
-        self.monitor.stopping([r.stage for r in self._running])
         for running in self._running:
             _signal_group(running.process, signal.SIGINT)
+        with contextlib.suppress(OSError):  # the terminal may be gone; the stages must end all the same
+            self.monitor.stopping([r.stage for r in self._running])
         deadline = time.monotonic() + STOP_S
-        for running in self._running:
-            try:
+        try:
+            for running in self._running:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     running.process.wait(max(0.0, deadline - time.monotonic()))
-            finally:  # also on a second Ctrl-C
+        finally:  # also on a second Ctrl-C
+            for running in self._running:
                 _signal_group(running.process, signal.SIGKILL)
                 running.process.wait()
                 self.stamps.add_seconds(running.stage, time.monotonic() - running.started)
-        self._running.clear()
+            self._running.clear()
 
 
 def tail(path: Path, n: int) -> list[str]:
@@ -162,6 +165,12 @@ def tail(path: Path, n: int) -> list[str]:
         return []
     lines = [line.rstrip().split("\r")[-1].strip() for line in text.split("\n")]
     return [line for line in lines if line][-n:]
+
+
+def _of_the_last_run(lines: list[str]) -> list[str]:
+    """Leave out of a log's last lines what earlier runs of the stage wrote."""
+    starts = [i for i, line in enumerate(lines) if line.startswith("$ ")]
+    return lines[starts[-1] + 1 :] if starts else lines
 
 
 def end_leftovers(root: Path) -> list[int]:
@@ -205,20 +214,22 @@ def _exclusive(root: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _terminate_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end a run as cleanly as Ctrl-C does."""
+    """Let SIGTERM, and a terminal that is closed, end a run as cleanly as Ctrl-C does; what nohup ignores stays so."""
 
     def interrupt(*_) -> None:
         raise KeyboardInterrupt
 
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
     try:
-        before = signal.signal(signal.SIGTERM, interrupt)
+        before = {number: signal.signal(number, interrupt) for number in numbers}
     except ValueError:  # not in the main thread: signals are somebody else's
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _signal_group(process: subprocess.Popen, number: int) -> None:

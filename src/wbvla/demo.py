@@ -17,7 +17,7 @@ from typing import Any
 from wbvla.recipes.demo import IMAGE_SIZE, K_S, LAM_RECIPE, ROBOT, TASK, VLA_RECIPE, DemoBudget, demo_fast, demo_full
 
 FAMILIES = ("mani", "loco")
-POLICIES = ("operator", "vla", "vla-no-lam", "blind", "replay", "random")
+POLICIES = ("operator", "vla-no-lam", "random", "blind", "vla", "replay")  # the longest first: both cores end together
 LEGS_VARIABLE = "WBVLA_LEGS"  # folder of the legs to use instead of the shipped ones
 _CLIPS = "import json, sys; from wbvla.collect.egocentric import run_clips; run_clips(**json.load(open(sys.argv[1])))"
 
@@ -271,6 +271,21 @@ def _evaluations(cfg: Demo, root: Path, budget: DemoBudget, legs: tuple[str, ...
                         outputs, after=after[policy], outside=outside, cores=cores,
                         expected_s=budget.expected_s["evaluate"])
         )  # fmt: skip
+    first_block = -(-cfg.seed * budget.trials // budget.realtime_trials)  # within the seeds of the simulated trials
+    repeat = Evaluate(
+        policy=str(vla),
+        task=TASK,
+        robot=ROBOT,
+        trials=budget.realtime_trials,
+        seed=first_block,
+        json=str(folder / "vla-realtime.json"),
+        realtime=True,
+    )
+    stages.append(
+        wbvla_stage("eval-vla-realtime", f"{budget.realtime_trials} of them in real time, through the sockets", "eval",
+                    asdict(repeat), ("evaluation/vla-realtime.json",), after=("finetune", *legs), outside=outside,
+                    cores=cfg.workers, expected_s=budget.expected_s["realtime"])
+    )  # fmt: skip
     return stages
 
 

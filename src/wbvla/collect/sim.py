@@ -39,6 +39,7 @@ class CollectSim:
         image_size: side of the head images, pixels.
         seed: where in the split to begin; different seeds give different episodes.
         split: whose episode seeds: train, validation or test.
+        slips_hz: how often the operator presses a wrong key, per second of the episode.
         json: file for the counts.
     """
 
@@ -50,12 +51,15 @@ class CollectSim:
     image_size: int = 96
     seed: int = 0
     split: str = "train"
+    slips_hz: float = 0.15
     json: str | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("episodes", 1), ("workers", 1), ("image_size", 32), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected at least {least}")
+        if not 0.0 <= self.slips_hz <= 2.0:
+            raise ValueError(f"slips_hz: got {self.slips_hz}, expected 0 to 2 per second")
 
 
 @dataclass
@@ -107,7 +111,7 @@ def collect(cfg: CollectSim, attempt: Callable[[CollectSim, int], Attempt], fact
 
     started = time.monotonic()
     robot, text = get_robot(cfg.robot), get_task(cfg.task).text
-    facts = {"simulated": cfg.task, "split": cfg.split, "seed": cfg.seed, **facts}
+    facts = {"simulated": cfg.task, "split": cfg.split, "seed": cfg.seed, "slips_hz": cfg.slips_hz, **facts}
     saved = saved_episodes(cfg.out, provenance_of(robot, FPS, cfg.image_size, text, facts))
     failures: Counter[str] = Counter()
     if len(saved) < cfg.episodes:
@@ -202,7 +206,7 @@ def simulate(cfg: CollectSim, seed: int) -> Attempt:
             camera_delay_s=CAMERA_DELAY_S,
             control_delay_steps=CONTROL_DELAY_STEPS,
         )
-        _ENVIRONMENTS[cfg] = env, ScriptedOperator(env.task, env.robot, np.random.default_rng(seed))
+        _ENVIRONMENTS[cfg] = env, ScriptedOperator(env.task, env.robot, np.random.default_rng(seed), cfg.slips_hz)
     env, operator = _ENVIRONMENTS[cfg]
     observation = env.reset(seed)
     operator.reset(np.random.default_rng([seed, 1]))

@@ -41,6 +41,7 @@ def write_results(
         "lam": lam,
         "vla": vla,
         "separated": _comparisons(rows),
+        "realtime": _realtime(root),
         "stage_seconds": stage_seconds,
     }
     write_json(root / "results.json", results)
@@ -77,6 +78,7 @@ def build_report(root: Path, results: dict[str, Any]):
     facts = {"seed": str(results["seed"]), "whole run": minutes}
     if row is not None:
         facts |= {"trials": f"{row['trials']} per policy, test seeds", "latency": f"{1000 * row['latency_s']:.0f} ms"}
+    facts["in real time"] = _realtime_line(results["realtime"])
     return Report(
         title="wbvla demo: a humanoid that learned to push a cart",
         facts=facts,
@@ -111,6 +113,7 @@ def print_results(root: Path, results: dict[str, Any]) -> None:
     console.print(table)
     for line in results["separated"]:
         console.print(line)
+    console.print(_realtime_line(results["realtime"]))
     console.print(f"{results['seconds'] / 60:.1f} minutes. Written:")
     for name, what in (
         ("report.html", "the report, with the video"),
@@ -130,6 +133,26 @@ def _row(path: Path) -> dict[str, Any]:
     row = _read(path)
     del row["episodes"]
     return {**row, "policy": path.stem}
+
+
+def _realtime(root: Path) -> dict[str, Any]:
+    """Compare the trials that were repeated in wall time with their twins in simulated time, seed by seed."""
+    real, simulated = (_read(root / "evaluation" / f"{name}.json") for name in ("vla-realtime", "vla"))
+    twins = {episode["seed"]: episode["success"] for episode in simulated["episodes"]}
+    return {
+        "trials": real["trials"],
+        "successes": real["successes"],
+        "same_outcome": sum(episode["success"] == twins[episode["seed"]] for episode in real["episodes"]),
+        "round_trip_s": real["latency_s"],
+        "flag_differences": real["flag_differences"],
+    }
+
+
+def _realtime_line(realtime: dict[str, Any]) -> str:
+    return (
+        f"{realtime['same_outcome']} of {realtime['trials']} trials repeated in real time through the sockets ended "
+        f"the same (round trip {1000 * realtime['round_trip_s']:.0f} ms)"
+    )
 
 
 def _evaluations(root: Path) -> list[Path]:

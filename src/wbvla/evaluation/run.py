@@ -36,6 +36,7 @@ class Evaluate:
         dataset: the demonstrations that `replay` averages.
         video: mp4 of the first successful episode (of the first one if none succeeds).
         latency_s: the policy's latency in simulated time; measured at the start if not given.
+        realtime: in wall time instead, one trial after another through the sockets of `wbvla serve` and `wbvla run`.
     """
 
     policy: str
@@ -50,6 +51,7 @@ class Evaluate:
     dataset: str | None = None
     video: str | None = None
     latency_s: float | None = None
+    realtime: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("trials", 1), ("workers", 1), ("seed", 0)):
@@ -57,6 +59,8 @@ class Evaluate:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected at least {least}")
         if self.latency_s is not None and not 0.0 <= self.latency_s <= 10.0:
             raise ValueError(f"latency_s: got {self.latency_s}, expected seconds between 0 and 10")
+        if self.realtime and (self.latency_s is not None or self.video is not None):
+            raise ValueError("realtime: takes no --latency-s (it is what it is) and no --video (`wbvla run` has one)")
 
 
 def episode_seeds(split: str, trials: int, seed: int) -> list[int]:
@@ -75,6 +79,20 @@ def run(cfg: Evaluate) -> dict[str, Any]:
     seeds = episode_seeds(cfg.split, cfg.trials, cfg.seed)
     # Inherited by the workers before they import numpy, torch and mujoco.
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
+    if cfg.realtime:
+        from wbvla.evaluation.realtime import trials
+
+        episodes, latency_s = trials(cfg, seeds)
+    else:
+        episodes, latency_s = _in_simulated_time(cfg, seeds)
+    row = summarise(cfg, episodes, latency_s, time.monotonic() - started)
+    if cfg.json is not None:
+        write_json(cfg.json, row)
+    _print(row, cfg)
+    return row
+
+
+def _in_simulated_time(cfg: Evaluate, seeds: list[int]) -> tuple[list, float]:
     from wbvla.collect.workers import Workers
 
     with Workers(min(cfg.workers, cfg.trials)) as workers:
@@ -84,11 +102,7 @@ def run(cfg: Evaluate) -> dict[str, Any]:
         if cfg.video is not None:
             best = next((e.seed for e in episodes if e.success), seeds[0])
             workers.submit(_film, cfg, best, latency_s).result()
-    row = summarise(cfg, episodes, latency_s, time.monotonic() - started)
-    if cfg.json is not None:
-        write_json(cfg.json, row)
-    _print(row, cfg)
-    return row
+    return episodes, latency_s
 
 
 def summarise(cfg: Evaluate, episodes: list, latency_s: float, wall_s: float) -> dict[str, Any]:
@@ -111,6 +125,7 @@ def summarise(cfg: Evaluate, episodes: list, latency_s: float, wall_s: float) ->
         "timeouts": sum(e.failure == "timeout" for e in episodes),
         "flag_differences": sum(e.flag_differences for e in episodes),
         "latency_s": latency_s,
+        "realtime": cfg.realtime,
         "split": cfg.split,
         "seed": cfg.seed,
         "wall_s": round(wall_s, 1),

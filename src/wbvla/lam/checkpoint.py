@@ -20,14 +20,14 @@ from wbvla.contract import require_match
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file so that a reader finds the old one or the new one, never a part."""
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.tmp")  # a killed write is overwritten by the next
     save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
     os.replace(temporary, path)
 
 
 def write_json(path: Path, value: dict) -> None:
     """Write JSON so that a reader finds the old file or the new one, never a part."""
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.tmp")  # a killed write is overwritten by the next
     temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
     os.replace(temporary, path)
 

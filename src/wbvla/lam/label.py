@@ -34,7 +34,8 @@ class LabelLam:
     Attributes:
         lam: folder of a trained model.
         out: folder to write.
-        dataset: a LeRobot v3 dataset; or videos: video files or folders, taken together in this order.
+        dataset: a LeRobot v3 dataset to label.
+        videos: video files or folders to label instead, taken together in this order.
         cache: folder for the decoded frames of videos, `out`/cache when left out.
     """
 

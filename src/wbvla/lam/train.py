@@ -40,8 +40,11 @@ class TrainLam:
         videos: video files or folders of them; each is reported separately.
         family: "mani" (arms move before a still camera) or "loco" (the camera itself moves).
         k_s: gap between the two frames, seconds.
-        recipe: name of a recipe; steps, batch: replace the recipe's numbers.
+        recipe: name of a recipe.
+        steps: of the optimiser; the recipe's number when left out.
+        batch: frame pairs in a step; the recipe's number when left out.
         size: side of the images, pixels.
+        seed: of weights and the order of the frame pairs.
         resume: continue what is in `out`; --no-resume starts anew.
         checkpoint_s: seconds between checkpoints.
         cache: folder for decoded frames, `out`/cache when left out; runs may share one.

@@ -63,10 +63,14 @@ class EvaluateLmo:
     """Score shipped or own legs: nine commands without assistance.
 
     Attributes:
-        policy: folder with policy.onnx and contract.json; empty = the shipped one.
-        robot: robot name. worlds: worlds per command. seconds: length.
-        arms: amplitude of random arm motion, 0 to 1. push: base velocity jumps in m/s. height_m: 0 = nominal.
-        json: write the figures here.
+        policy: folder with policy.onnx and contract.json; the shipped legs when left out.
+        robot: whose legs.
+        worlds: simulated robots for each of the nine commands.
+        seconds: simulated time of each world, s.
+        arms: amplitude of random arm motion, 0 to 1.
+        push: largest jump of the base's velocity along each horizontal axis, m/s, every 2 to 6 s; 0 for none.
+        height_m: commanded pelvis height, m; 0 is the robot's nominal one.
+        json: file for the figures.
     """
 
     policy: str = ""

@@ -18,8 +18,11 @@ class ExportLmo:
     """Export a training run.
 
     Attributes:
-        run_folder: folder given to `wbvla lmo train --out`. out: where to write policy.onnx and contract.json.
-        robot, recipe: as in training. worlds: worlds per command of the scores written into the contract.
+        run_folder: folder given to `wbvla lmo train --out`.
+        out: folder to write policy.onnx and contract.json into.
+        robot: as in training.
+        recipe: as in training.
+        worlds: simulated robots for each of the nine commands, for the scores that the contract records.
     """
 
     run_folder: str = "outputs/lmo"
@@ -36,11 +39,9 @@ def run(cfg: ExportLmo) -> dict:
     from wbvla.robots import get_robot
 
     trainer = Trainer(get_robot(cfg.robot), get_recipe(cfg.recipe), 0, 2)
-    if not (Path(cfg.run_folder) / "checkpoint.json").is_file():
-        raise ValueError(f"no checkpoint in {cfg.run_folder}: expected the --out folder of `wbvla lmo train`")
     trainer.load(Path(cfg.run_folder))
     scores = trainer.evaluate(cfg.worlds)
-    command = f"wbvla lmo train --recipe {cfg.recipe} --robot {cfg.robot} ({trainer.steps:,} steps)"
+    command = f"wbvla lmo train --recipe {cfg.recipe} --robot {cfg.robot} --steps {trainer.steps}"
     contract = export(trainer, Path(cfg.out), command, scores)
     print(f"wrote {cfg.out}: {contract['policy_id']}, survival {scores['survival']:.3f}")
     return contract

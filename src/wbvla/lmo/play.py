@@ -5,6 +5,8 @@ In: a policy folder. Out: an interactive window, or an mp4.
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +28,9 @@ class PlayLmo:
     """Watch the legs.
 
     Attributes:
-        policy: folder with policy.onnx and contract.json; empty = the shipped one. robot: robot name.
-        video: write an mp4 of a scripted walk instead of opening a viewer.
+        policy: folder with policy.onnx and contract.json; the shipped legs when left out.
+        robot: whose shipped legs; with `policy` its contract says.
+        video: write an mp4 of a scripted walk to this file instead of opening a viewer.
     """
 
     policy: str = ""
@@ -36,9 +39,11 @@ class PlayLmo:
 
 
 def run(cfg: PlayLmo) -> None:
-    """Open the viewer, or write the video."""
+    """Open the viewer, or write the video. Raises ValueError without legs, or without a screen for the viewer."""
     from wbvla.lmo.controller import LmoController, weights_folder
 
+    if not cfg.video and sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+        raise ValueError("no screen for the viewer: --video FILE.mp4 films a scripted walk instead")
     controller = LmoController(Path(cfg.policy) if cfg.policy else weights_folder(cfg.robot))
     walker = Walker(controller)
     if cfg.video:
@@ -98,6 +103,7 @@ def film(walker: Walker, path: Path) -> None:
     camera = mujoco.MjvCamera()
     camera.distance, camera.elevation, camera.azimuth = 2.6, -15, 140
     path.parent.mkdir(parents=True, exist_ok=True)
+    print(f"filming {sum(seconds for seconds, _ in TOUR)} s of walking", flush=True)
     with mujoco.Renderer(walker.model, 480, 640) as renderer, av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = 640, 480, "yuv420p"

@@ -19,6 +19,7 @@ from rsl_rl.storage import RolloutStorage
 from safetensors.torch import load_file, save_file
 from tensordict import TensorDict
 
+from wbvla.contract import differences
 from wbvla.lmo.cpu_engine import CpuEngine
 from wbvla.lmo.evaluate import nine_commands
 from wbvla.lmo.observation import mirror_action, mirror_observation
@@ -166,10 +167,19 @@ class Trainer:
             os.replace(out / f"{name}.tmp", out / name)
 
     def load(self, out: Path) -> None:
-        """Continue from `save`. Worlds start new episodes. Raises ValueError for another robot's checkpoint."""
-        facts = json.loads((out / "checkpoint.json").read_text())
-        if facts.get("robot") != self.robot.name:
-            raise ValueError(f"{out}: checkpoint of robot {facts.get('robot')!r}, expected {self.robot.name!r}")
+        """Continue from `save`. Worlds start new episodes.
+
+        Raises:
+            ValueError: no checkpoint there, or one of another robot or recipe.
+        """
+        try:
+            facts = json.loads((out / "checkpoint.json").read_text())
+        except (FileNotFoundError, NotADirectoryError):
+            raise ValueError(f"no checkpoint in {out}: expected the --out folder of `wbvla lmo train`") from None
+        ours = {"robot": self.robot.name, "recipe": asdict(self.config)}
+        lines = differences(ours, {name: facts.get(name) for name in ours})
+        if lines:
+            raise ValueError(f"{out}: a checkpoint of something else ({lines[0]}); give the --recipe it was made with")
         tensors = load_file(out / "checkpoint.safetensors")
         part = lambda prefix: {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
         self.alg.actor.load_state_dict(part("actor."))

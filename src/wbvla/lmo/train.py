@@ -18,10 +18,15 @@ class TrainLmo:
     """Train the legs.
 
     Attributes:
-        recipe: name in wbvla.recipes.lmo. robot: robot name. out: folder of the run.
-        steps: environment steps in total. minutes: stop earlier by wall clock, 0 = no limit.
-        seed: random seed. threads: CPU threads for physics and torch.
-        resume: continue from the checkpoint in `out`. evaluate_every: updates between evaluations.
+        recipe: name of a recipe in wbvla.recipes.lmo.
+        robot: whose legs.
+        out: folder of the run: checkpoint, log.jsonl and, at the end, export/ with the finished legs.
+        steps: environment steps of 20 ms in total, over all worlds and all earlier runs in `out`.
+        minutes: end this run earlier, after so many minutes of wall time; 0 sets no limit.
+        seed: of weights, commands and disturbances.
+        threads: CPU threads for physics and torch.
+        resume: continue from the checkpoint in `out`; --no-resume starts anew.
+        evaluate_every: updates of the policy between two evaluations.
     """
 
     recipe: str = "lmo_g1"

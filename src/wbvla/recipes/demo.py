@@ -21,6 +21,7 @@ class DemoBudget:
         episodes: demonstrations. clips_loco, clips_mani: action-free clips.
         lam_steps, pretrain_steps, finetune_steps: optimiser steps.
         trials: closed-loop episodes of each policy.
+        realtime_trials: how many of the VLA's are repeated in wall time through the sockets.
         legs_steps: environment steps of --train-legs.
         expected_s: seconds of each kind of stage.
     """
@@ -32,6 +33,7 @@ class DemoBudget:
     pretrain_steps: int
     finetune_steps: int
     trials: int
+    realtime_trials: int
     legs_steps: int
     expected_s: dict[str, float] = field(default_factory=dict)
 
@@ -46,9 +48,10 @@ def demo_full() -> DemoBudget:
         pretrain_steps=700,
         finetune_steps=1600,
         trials=34,
+        realtime_trials=3,
         legs_steps=20_000_000,
         expected_s={"legs": 2400, "collect": 150, "clips": 40, "lam": 90, "label": 10, "pretrain": 60, "finetune": 150,
-                    "evaluate": 50},
+                    "evaluate": 90, "realtime": 60},
     )  # fmt: skip
 
 
@@ -62,7 +65,8 @@ def demo_fast() -> DemoBudget:
         pretrain_steps=20,
         finetune_steps=30,
         trials=2,
+        realtime_trials=1,
         legs_steps=500_000,
         expected_s={"legs": 120, "collect": 20, "clips": 10, "lam": 15, "label": 8, "pretrain": 10, "finetune": 10,
-                    "evaluate": 12},
+                    "evaluate": 12, "realtime": 40},
     )  # fmt: skip

@@ -94,7 +94,6 @@ class Robot:
     camera: Camera
     imu_pos: Vec
     foot_site: Vec
-    palm_site: Vec
     foot_corners: tuple[Vec, ...]
     nominal_height_m: float
     height_range_m: Vec

@@ -109,10 +109,8 @@ def _add_shapes(mujoco, robot, bodies, feet, collisions):
 
 def _add_sites_and_camera(robot, bodies):
     bodies["pelvis"].add_site(name="imu", pos=robot.imu_pos)
-    for side, sign in (("left", 1), ("right", -1)):
+    for side in ("left", "right"):
         bodies[f"{side}_ankle_roll_link"].add_site(name=f"{side}_foot", pos=robot.foot_site)
-        x, y, z = robot.palm_site
-        bodies[f"{side}_wrist_yaw_link"].add_site(name=f"{side}_palm", pos=[x, sign * y, z])
     camera = robot.camera
     # MuJoCo cameras look along -z with +y up: x right = -y of the body, up tilts forward with the view.
     s, c = math.sin(camera.tilt_rad), math.cos(camera.tilt_rad)

@@ -40,6 +40,7 @@ class PolicyClient:
     def __init__(
         self, server: str, keys: str | None = None, period_s: float = 0.1, reply_timeout_s: float = 1.0
     ) -> None:
+        self.server = server
         self._period_s, self._reply_timeout_s = period_s, reply_timeout_s
         self._outbox: deque[wire.Request] = deque(maxlen=1)
         self._inbox: deque[wire.Answer] = deque(maxlen=1)

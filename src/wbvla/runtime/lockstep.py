@@ -52,4 +52,5 @@ def ask(client: PolicyClient, request: Request, patience_s: float) -> Answer:
             return answer
         if client.counts["errors"] > errors:
             raise ValueError(f"server: it refused the observation: {client.last_error}")
-    raise ValueError(f"server: no answer in {patience_s:.0f} s; start one with `wbvla serve --policy CHECKPOINT`")
+    asked = f"{client.server} in {patience_s:.0f} s"
+    raise ValueError(f"server: no answer from {asked}; start one with `wbvla serve --policy CHECKPOINT`")

@@ -67,7 +67,10 @@ class Controller(Protocol):
 
 @dataclass(frozen=True)
 class LoopReport:
-    """What the loop did: shares of each decision, timing in ms, chunks taken and refused."""
+    """What the loop did: shares of each decision, timing in ms, chunks taken and refused.
+
+    `flag_differences` counts ticks in which the legs got other flags than the chunk held; a law says 0.
+    """
 
     ticks: int
     mode_shares: dict[str, float]
@@ -80,6 +83,7 @@ class LoopReport:
     missed_deadlines: int
     chunks_taken: int
     chunks_refused: int
+    flag_differences: int
     stopped_because: str | None
 
     def to_dict(self) -> dict:
@@ -129,6 +133,7 @@ class FastLoop:
         self.limiter = Limiter(robot, PERIOD_S)
         self.stopped_because: str | None = None
         self.chunks = Counter(taken=0, refused=0)
+        self.flag_differences = 0
         self.log = LoopLog(0)
         self._kp, self._kd = robot.array("kp"), robot.array("kd")
         self._zero = np.zeros_like(self._kp)
@@ -172,6 +177,7 @@ class FastLoop:
         self._slow_side(body)
         action, mode = self.player.at(now_s)
         command = self.limiter.loco(action.loco)
+        self.flag_differences += not np.array_equal(command.flags, action.loco.flags)
         legs_rad = self.controller.step(command, body)
         if not np.isfinite(legs_rad).all():
             self.stopped_because = "the legs' policy gave non-finite targets"
@@ -275,6 +281,7 @@ class FastLoop:
             missed_deadlines=missed,
             chunks_taken=self.chunks["taken"],
             chunks_refused=self.chunks["refused"],
+            flag_differences=self.flag_differences,
             stopped_because=self.stopped_because,
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,6 +59,7 @@ def run(cfg: RunRobot) -> dict:
     from wbvla.lmo.controller import shipped_controller
     from wbvla.runtime.client import PolicyClient
     from wbvla.runtime.clock import SimulatedClock, WallClock
+    from wbvla.runtime.signals import stop_on_signals
     from wbvla.runtime.sim_robot import SimRobot
 
     if not cfg.seconds > 0:
@@ -67,27 +69,31 @@ def run(cfg: RunRobot) -> dict:
     with PolicyClient(cfg.server, cfg.keys, period_s) as client:
         adapter = SimRobot(cfg.task, cfg.robot, shipped_controller(cfg.robot), clock, cfg.seed, cfg.image_size)
         try:
-            report = run_episode(cfg, adapter, client, clock)
+            report = run_episode(cfg, adapter, client, clock, stop_on_signals(adapter.done))
         finally:
             adapter.close()
-        if cfg.video:
-            write_video(Path(cfg.video), adapter)
     if cfg.json:
         _write_json(Path(cfg.json), report)
     print(describe(report), flush=True)
+    if cfg.video:
+        write_video(Path(cfg.video), adapter)
     return report
 
 
-def run_episode(cfg: RunRobot, adapter: SimRobot, client: PolicyClient, clock) -> dict:
-    """Drive one robot through one episode; Ctrl-C ends it with a report."""
+def run_episode(
+    cfg: RunRobot, adapter: SimRobot, client: PolicyClient, clock, signals: AbstractContextManager | None = None
+) -> dict:
+    """Drive one robot through one episode, until `adapter.done` or `cfg.seconds`; return the report.
+
+    `signals` is entered when the robot starts to move; waiting for the server before that is ended by Ctrl-C as usual.
+    """
     from wbvla.runtime.lockstep import LockstepLink
     from wbvla.runtime.loop import FastLoop
-    from wbvla.runtime.signals import stop_on_signals
 
     greet(adapter, client)
     link = client if cfg.realtime else LockstepLink(client, clock, cfg.latency_s)
     loop = FastLoop(adapter.robot, adapter, adapter.controller, link, adapter.task_text, clock)
-    with stop_on_signals(adapter.done):
+    with signals or nullcontext():
         timing = loop.run(cfg.seconds, adapter.done)
     verdict, (height_m, tilt_rad) = adapter.env.info(), adapter.pelvis()
     return {
@@ -97,6 +103,7 @@ def run_episode(cfg: RunRobot, adapter: SimRobot, client: PolicyClient, clock) -
         "realtime": cfg.realtime,
         "success": bool(verdict["success"]),
         "fallen": bool(verdict["fallen"]),
+        "failure": verdict["failure"],
         "subgoals": {name: bool(value) for name, value in verdict["subgoals"].items()},
         "pelvis_height_m": height_m,
         "tilt_deg": float(np.degrees(tilt_rad)),

@@ -74,6 +74,8 @@ def run(cfg: Serve) -> dict[str, float]:
 
     if cfg.threads < 1:
         raise ValueError(f"threads: got {cfg.threads}, expected at least 1")
+    if not 0 <= cfg.port <= 65535:  # ZeroMQ would take it modulo 65536
+        raise ValueError(f"port: got {cfg.port}, expected 0 to 65535")
     server = PolicyServer(load_policy(cfg), cfg.host, cfg.port, cfg.keys)
     stop = threading.Event()
     with stop_on_signals(stop):

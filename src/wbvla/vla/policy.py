@@ -57,13 +57,13 @@ class VlaPolicy:
         Raises:
             ValueError: a shape or type does not fit, or the state is not finite.
         """
-        image, state = np.asarray(image), np.asarray(state, np.float32)
+        image, state = np.array(image), np.array(state, np.float32)  # copies: torch wants to own what it is given
         if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8 or min(image.shape[:2]) < 16:
-            raise ValueError(f"image: got {image.dtype} {image.shape}, expected uint8 (H, W, 3)")
+            raise ValueError(f"image: got {image.dtype} {image.shape}, expected uint8 (H, W, 3) of at least 16 x 16")
         if state.shape != (self.config.state_dim,) or not np.isfinite(state).all():
             raise ValueError(f"state: got shape {state.shape}, expected ({self.config.state_dim},) finite numbers")
         with torch.inference_mode():
-            images = fit_images(torch.from_numpy(np.ascontiguousarray(image)).unsqueeze(0), self.config.image_size)
+            images = fit_images(torch.from_numpy(image).unsqueeze(0), self.config.image_size)
             tokens = torch.from_numpy(tokenize([task]))
             prediction = self.model(images, tokens, torch.from_numpy(state).unsqueeze(0))
             codes = prediction.code_logits[0].argmax(-1).numpy()
