@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import struct
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
+from wbvla.data.cache import cached
 from wbvla.data.video import ClipCache, find_videos, read_video
 
 
@@ -93,7 +96,24 @@ def test_the_cache_is_read_until_a_file_changes(tmp_path: Path, capfd: pytest.Ca
     changed = ClipCache.open((tmp_path / "in",), 32, tmp_path / "out")
     assert changed.fingerprint != first.fingerprint
     assert len(changed.frames) == 7
-    assert len(list((tmp_path / "out").iterdir())) == 1, "the stale cache is gone"
+    assert len(list((tmp_path / "out").glob("[!.]*"))) == 1, "the stale cache is gone"
+
+
+def test_of_many_who_want_one_cache_one_builds_it(tmp_path: Path) -> None:
+    def build(folder: Path) -> dict:
+        with (tmp_path / "builds").open("a") as log:
+            log.write("x")
+        time.sleep(0.2)
+        (folder / "data").write_text("whole")
+        return {}
+
+    def want(_) -> str:
+        cached(tmp_path / "cache", "key", build)
+        return (tmp_path / "cache" / "data").read_text()
+
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(want, range(6))) == ["whole"] * 6
+    assert (tmp_path / "builds").read_text() == "x"
 
 
 def test_a_failed_build_leaves_no_cache(tmp_path: Path) -> None:
@@ -101,7 +121,7 @@ def test_a_failed_build_leaves_no_cache(tmp_path: Path) -> None:
     (tmp_path / "in" / "b.mp4").write_bytes(b"not a video")
     with pytest.raises(ValueError, match=r"b\.mp4: cannot be decoded"):
         ClipCache.open((tmp_path / "in",), 32, tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert list((tmp_path / "out").glob("[!.]*")) == []
     (tmp_path / "in" / "b.mp4").unlink()
     assert len(ClipCache.open((tmp_path / "in",), 32, tmp_path / "out").frames) == 5
 

@@ -1,11 +1,13 @@
 """Cache folders on disk. In: a fingerprint of source files and a build function. Out: a folder that fits them.
 
 A cache is built in a temporary sibling and renamed when complete, so that a killed build leaves nothing that is
-mistaken for a cache, and it is rebuilt when the fingerprint of its sources changes.
+mistaken for a cache, and it is rebuilt when the fingerprint of its sources changes. Of several processes that want one
+cache at the same time, one builds it.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -54,21 +56,21 @@ def cached(folder: Path, key: str, build: Callable[[Path], dict]) -> dict:
     if meta is not None and meta.get("fingerprint") == key:
         return meta
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(folder)
-    temporary = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
-    temporary.mkdir()
-    try:
-        meta = {**build(temporary), "fingerprint": key}
-        (temporary / META).write_text(json.dumps(meta))
-        shutil.rmtree(folder, ignore_errors=True)
+    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # whoever comes second waits for the first one's cache; a kill releases it
+        meta = _read_meta(folder)
+        if meta is not None and meta.get("fingerprint") == key:
+            return meta
+        temporary = folder.with_name(f".{folder.name}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)  # of a build that was killed
+        temporary.mkdir()
         try:
+            meta = {**build(temporary), "fingerprint": key}
+            (temporary / META).write_text(json.dumps(meta))
+            shutil.rmtree(folder, ignore_errors=True)
             os.rename(temporary, folder)
-        except OSError:  # another process finished the same cache first
-            other = _read_meta(folder)
-            if other is None or other.get("fingerprint") != key:
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     return meta
 
 
@@ -78,11 +80,3 @@ def _read_meta(folder: Path) -> dict | None:
     except (OSError, ValueError):
         return None
     return meta if isinstance(meta, dict) else None
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Delete what killed builds of this cache left behind."""
-    for path in folder.parent.glob(f"{folder.name}.tmp-*"):
-        pid = path.name.rpartition("-")[2]
-        if not pid.isdigit() or int(pid) == os.getpid() or not Path(f"/proc/{pid}").exists():
-            shutil.rmtree(path, ignore_errors=True)
