@@ -62,6 +62,25 @@ def test_unknown_verbs_name_the_nearest(wbvla):
 def test_unknown_flags_and_bad_values_are_one_line(wbvla):
     assert_user_error(wbvla("lmo", "train", "--stps", 3), "unknown flag '--stps'", "did you mean '--steps'?")
     assert_user_error(wbvla("lmo", "train", "--steps", "many"), "--steps", "many")
+    assert_user_error(wbvla("doctor", "now"), "unexpected word 'now'")
+
+
+def test_complaints_are_as_short_where_the_terminal_is_ascii(wbvla):
+    unicode = wbvla("lmo", "train", "--steps", "many")
+    ascii_only = wbvla("lmo", "train", "--steps", "many", env={"PYTHONIOENCODING": "ascii"})
+    assert_user_error(ascii_only, "--steps", "many")
+    assert ascii_only.stderr == unicode.stderr
+
+
+def test_places_where_nothing_can_be_written_are_refused_at_once(wbvla, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    assert_user_error(wbvla("collect", "sim", "--out", "file"), "out: file is a file, expected a folder")
+    assert_user_error(wbvla("collect", "sim", "--out", "file/deeper/set"), "out: file is a file")
+    assert_user_error(wbvla("eval", "--policy", "zero", "--json", "file/x.json"), "json: file is a file")
+    assert_user_error(wbvla("eval", "--policy", "zero", "--video", "."), "video: . is a folder, expected a file")
+    assert_user_error(wbvla("collect", "sim", "--out", ""), "out: got an empty text")
+    assert_user_error(wbvla("lam", "train", "--out", "x", "--videos", "a", ""), "videos: got an empty text")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file"]
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,9 @@ def test_seeds_stay_in_their_split_and_blocks_keep_apart() -> None:
 
 
 def test_bad_numbers_are_refused() -> None:
+    for size in (97, 482):
+        with pytest.raises(ValueError, match=f"image_size: got {size}, expected an even number up to 480"):
+            CollectSim("x", image_size=size)
     for name in ("episodes", "workers", "image_size"):
         with pytest.raises(ValueError, match=name):
             config(Path("x"), **{name: 0})

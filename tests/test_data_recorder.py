@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pyarrow import parquet
 
 from wbvla.data.frames import FrameCache, read_info
 from wbvla.data.recorder import HEAD, EpisodeRecorder
@@ -235,6 +236,14 @@ def test_older_lerobot_datasets_are_answered_with_the_converter(shared_data: Pat
     assert "\n" not in str(error.value)
 
 
+def edit_json(path: Path, **values) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def drop_column(path: Path, name: str) -> None:
+    parquet.write_table(parquet.read_table(path).drop_columns([name]), path)
+
+
 def test_broken_datasets_are_named_in_one_line(dataset: Path, tmp_path: Path) -> None:
     def broken(name: str, damage) -> str:
         root = tmp_path / name
@@ -253,4 +262,8 @@ def test_broken_datasets_are_named_in_one_line(dataset: Path, tmp_path: Path) ->
     assert "no frame for 33 of 40 rows" in broken("c", lambda r: shutil.copy(r / other, r / video))
     assert "cannot be read" in broken("d", lambda r: (r / table).write_bytes((r / table).read_bytes()[:-4]))
     assert "got 30 rows, expected 70" in broken("e", lambda r: (r / table).unlink())
+    assert "features: missing" in broken("g", lambda r: edit_json(r / "meta" / "info.json", features=None))
+    assert "fps: missing or of a wrong type" in broken("h", lambda r: edit_json(r / "meta" / "info.json", fps="fast"))
+    assert "has no column observation.state" in broken("i", lambda r: drop_column(r / table, "observation.state"))
+    assert "tasks.parquet: cannot be read" in broken("j", lambda r: (r / "meta" / "tasks.parquet").write_text("no"))
     assert "no LeRobot dataset here" in broken("f", lambda r: shutil.rmtree(r / "meta"))

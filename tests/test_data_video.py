@@ -136,6 +136,15 @@ def test_a_truncated_streamable_video_is_noticed(tmp_path: Path) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_a_renamed_picture_is_no_video(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for kind in ("png", "jpeg"):
+        Image.fromarray(noise(1)[0]).save(tmp_path / f"{kind}.mp4", kind)
+        with pytest.raises(ValueError, match=rf"{kind}\.mp4: is a picture, not a video"):
+            list(read_video(tmp_path / f"{kind}.mp4", 32))
+
+
 def test_missing_empty_and_foreign_sources_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
         find_videos(tmp_path / "nowhere")

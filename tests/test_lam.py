@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -180,6 +181,17 @@ def test_a_finished_model_is_kept_and_another_run_refused(settings, metrics):
         lam_train.run(replace(settings, seed=1))
 
 
+def test_a_damaged_model_is_not_mistaken_for_a_finished_one(settings, metrics, tmp_path):
+    cfg = replace(settings, out=str(tmp_path / "model"))
+    shutil.copytree(settings.out, cfg.out)
+    (tmp_path / "model" / WEIGHTS).unlink()
+    assert lam_train.run(cfg)["lam_id"] == metrics["lam_id"]  # trained again
+    for text in ("{", "[]", "{}"):
+        (tmp_path / "model" / "metrics.json").write_text(text)
+        with pytest.raises(ValueError, match=r"metrics\.json: unreadable"):
+            lam_train.run(cfg)
+
+
 def test_loading_gives_identical_codes(settings, metrics, tmp_path):
     first, second = random_pairs()
     model = load_lam(settings.out)
@@ -245,6 +257,14 @@ def test_training_lowers_the_error_of_copying(videos, tmp_path):
         ({"size": 100}, "multiple of the patch size"),
         ({"k_s": 60.0}, "frame pairs 60.0 s apart"),
         ({"steps": -1}, "steps, batch"),
+        ({"steps": 0}, "steps, batch: got 0"),
+        ({"batch": 0}, "steps, batch: got 6 and 0"),
+        ({"size": 0}, "image size: got 0"),
+        ({"size": -96}, "image size: got -96"),
+        ({"size": 96_000_000}, "image size: got 96000000"),
+        ({"k_s": float("inf")}, "k_s: got inf"),
+        ({"k_s": float("nan")}, "k_s: got nan"),
+        ({"seed": -1}, "seed: got -1"),
     ],
 )
 def test_wrong_settings_are_named(settings, tmp_path, change, message):
@@ -255,6 +275,8 @@ def test_wrong_settings_are_named(settings, tmp_path, change, message):
 def test_foreign_or_damaged_models_are_refused(settings, metrics, tmp_path):
     with pytest.raises(ValueError, match="no contract"):
         load_lam(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no latent action model here"):
+        load_lam(tmp_path / "nowhere")
     contract = (Path(settings.out) / "contract.json").read_text()
     (tmp_path / "contract.json").write_text(contract)
     with pytest.raises(ValueError, match="not a whole latent action model"):
@@ -347,6 +369,21 @@ def test_labels_of_other_frames_or_another_model_are_refused(settings, labels_cf
     with pytest.raises(ValueError, match="either --dataset or --videos"):
         run_label(replace(labels_cfg, videos=()))
     assert json.loads((Path(labels_cfg.out) / LABELS).read_text()) == info and (Path(labels_cfg.out) / CODES).is_file()
+
+
+def test_damaged_labels_are_named(labels_cfg, tmp_path):
+    run_label(labels_cfg)
+    with pytest.raises(FileNotFoundError, match="no labels here"):
+        load_labels(tmp_path / "nowhere")
+    for name, damage, message in (
+        ("cut", lambda f: (f / CODES).write_bytes((f / CODES).read_bytes()[:200]), r"codes\.npy: damaged"),
+        ("foreign", lambda f: np.save(f / CODES, np.array([{}]), allow_pickle=True), r"codes\.npy: damaged"),
+        ("bare", lambda f: (f / LABELS).write_text('{"kind": "labels", "complete": true}'), "lacks fingerprint, rows"),
+    ):
+        shutil.copytree(labels_cfg.out, tmp_path / name)
+        damage(tmp_path / name)
+        with pytest.raises(ValueError, match=message):
+            load_labels(tmp_path / name)
 
 
 # --- probe

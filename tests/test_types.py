@@ -41,6 +41,8 @@ def test_contract_round_trip_and_difference(tmp_path):
     assert load_contract(tmp_path / "contract.json", "lmo") == contract
     other = {**contract, "kp": [1.0, 2.5], "nested": {"rate": 100}}
     assert differences(contract, contract) == []
+    for odd in (float("inf"), float("nan")):
+        assert differences({"a": 0.5}, {"a": odd}) and differences({"a": odd}, {"a": 0.5})
     lines = differences(contract, other)
     assert lines == ["kp[1]: got 2.5, expected 2.0", "nested.rate: got 100, expected 50"]
     with pytest.raises(ContractMismatch, match="nested.rate"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import numpy as np
@@ -67,6 +68,11 @@ def test_bad_observations_are_refused(checkpoint, change, message):
         VlaPolicy(checkpoint).infer(*change(image, state), task)
 
 
+def edit_vla(folder, **values):
+    vla = json.loads((folder / "config.json").read_text())["vla"]
+    edit_json(folder / "config.json", vla={**vla, **values})
+
+
 def break_weights(folder, change):
     weights = load_file(folder / "model.safetensors")
     change(weights)
@@ -79,6 +85,8 @@ def break_weights(folder, change):
         (lambda f: (f / "config.json").unlink(), "no readable config.json"),
         (lambda f: edit_json(f / "config.json", type="act"), "type 'act'"),
         (lambda f: edit_json(f / "config.json", vla={"width": 3}), "unknown or missing keys"),
+        (lambda f: edit_vla(f, width=4_000_000_000), "cannot be built"),
+        (lambda f: edit_vla(f, heads=0), "heads: got 0"),
         (lambda f: (f / "contract.json").unlink(), "no contract"),
         (lambda f: edit_json(f / "contract.json", kind="lmo"), "kind 'lmo'"),
         (lambda f: edit_json(f / "contract.json", image_size=64), "does not fit the weights: image_size"),

@@ -124,6 +124,11 @@ def test_words_decide_tokens():
         ({"width": 30, "heads": 4}, "width: got 30"),
         ({"masked_actions": (16,)}, "masked_actions"),
         ({"state_dropout": 1.5}, "state_dropout: got 1.5"),
+        ({"width": "wide"}, "width: got 'wide', expected int"),
+        ({"width": -128}, "width: got -128"),
+        ({"heads": 0}, "heads: got 0"),
+        ({"layers": 2.5}, "layers: got 2.5, expected int"),
+        ({"colour": None}, "colour: got None, expected float"),
     ],
 )
 def test_impossible_configurations_are_refused(change, message):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 from dataclasses import replace
 
@@ -14,7 +13,6 @@ from safetensors.torch import load_file
 
 from vla_world import SMALL, TASK, edit_json, make_dataset, make_labels
 from wbvla.data.frames import FrameCache
-from wbvla.robots import get_robot
 from wbvla.vla.loop import Order
 from wbvla.vla.policy import VlaPolicy
 from wbvla.vla.sources import Demonstrations
@@ -157,33 +155,3 @@ def test_chunks_stop_at_the_episodes_end(dataset):
     train, held = data.split(0.3)
     assert len(train) + len(held) == 75 and len(held) == 25
     assert not set(data.cache.episode[train]) & set(data.cache.episode[held])
-
-
-def test_a_mirror_shown_twice_changes_nothing_and_shows_the_symmetric_pose_as_it_is():
-    from wbvla.vla.augment import Mirror
-
-    robot, rng = get_robot("g1"), np.random.default_rng(0)
-    mirror = Mirror(robot)
-    sample = rng.integers(0, 255, (2, 8, 8, 3), np.uint8), rng.normal(size=(2, 68)), rng.normal(size=(2, 5, 20))
-    once = mirror(*sample)
-    assert all(not np.array_equal(a, b) for a, b in zip(once, sample))
-    for twice, first in zip(mirror(*once), sample):
-        np.testing.assert_array_equal(twice, first)
-    default = robot.array("default")
-    state = np.concatenate([default, np.zeros(29), [0, 0, -1], np.zeros(3), [1, 0, 0, 0.74]])[None]
-    action = np.concatenate([default[15:], [0, 0], [1, 0, 0, 0.74]])[None, None]
-    _, mirrored_state, mirrored_action = mirror(sample[0][:1], state, action)
-    np.testing.assert_allclose(mirrored_state, state)
-    np.testing.assert_allclose(mirrored_action, action)
-
-
-def test_a_task_with_a_side_is_not_mirrored(dataset, tmp_path):
-    info = dataset / "meta" / "tasks.parquet"
-    copied = shutil.copytree(dataset, tmp_path / "sided")
-    import pandas
-
-    tasks = pandas.read_parquet(info)
-    tasks.index = ["turn left" for _ in tasks.index]
-    tasks.to_parquet(copied / "meta" / "tasks.parquet")
-    with pytest.raises(ValueError, match="names a side"):
-        run_finetune(Finetune(out=str(tmp_path / "out"), dataset=str(copied), steps=1))

@@ -14,6 +14,7 @@ import os
 import re
 import sys
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 
@@ -197,16 +198,36 @@ def _parse(name: str, config_class: type, argv: list[str], config_file: str | No
     if unknown:
         flags = ["--" + field.name.replace("_", "-") for field in fields(config_class)]
         flag = unknown[0].split("=")[0]
-        raise ValueError(f"unknown flag {flag!r}{nearest(flag, flags)} (see wbvla {name} --help)")
+        what = "unknown flag" if flag.startswith("-") else "unexpected word"
+        raise ValueError(f"{what} {flag!r}{nearest(flag, flags)} (see wbvla {name} --help)")
+    _check_paths(config)
     return config
+
+
+def _check_paths(config: Any) -> None:
+    """Refuse, before hours of work, an empty text and a place for results where none can be written."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if (value == "" and field.default != "") or (isinstance(value, tuple) and "" in value):
+            raise ValueError(f"{field.name}: got an empty text; is a shell variable unset?")
+        if field.name not in ("out", "json", "video") or not isinstance(value, str) or not value:
+            continue
+        path = Path(value)
+        if field.name != "out" and path.is_dir():
+            raise ValueError(f"{field.name}: {value} is a folder, expected a file to write")
+        folders = [path, *path.parents] if field.name == "out" else path.parents
+        in_the_way = next((p for p in folders if p.exists() and not p.is_dir()), None)
+        if in_the_way is not None:
+            raise ValueError(f"{field.name}: {in_the_way} is a file, expected a folder; choose another")
 
 
 def _unboxed(text: str) -> str:
     """Reduce tyro's framed complaint to one line: its title and the flags' help are left out."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip("╭╮╰╯│ \t") for line in text.splitlines()]
-    body = lines[1:]
-    cut = next((i for i, line in enumerate(body) if line.startswith("─")), len(body))
-    return " ".join(line for line in body[:cut] if line) or "the flags could not be read"
+    is_rule = [line.startswith("─") or set(line) == {"-"} for line in lines]  # dashes where there is no UTF-8
+    first = next((i for i in range(1, len(lines)) if not is_rule[i]), len(lines))
+    last = next((i for i in range(first, len(lines)) if is_rule[i]), len(lines))
+    return " ".join(line for line in lines[first:last] if line) or "the flags could not be read"
 
 
 def _missing_module(module: str) -> str:

@@ -6,6 +6,7 @@ In: plain dictionaries from training code. Out: files, and readable differences 
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def differences(expected: Any, got: Any, path: str = "") -> list[str]:
         return [line for i, (e, g) in enumerate(zip(expected, got)) for line in differences(e, g, f"{path}[{i}]")]
     number = (int, float)
     if isinstance(expected, number) and isinstance(got, number) and not isinstance(expected, bool):
-        same = abs(expected - got) <= 1e-9 * max(1.0, abs(expected))
+        same = math.isclose(expected, got, rel_tol=1e-9, abs_tol=1e-9)
     else:
         same = expected == got
     return [] if same else [f"{path}: got {got!r}, expected {expected!r}"]

@@ -22,6 +22,7 @@ from wbvla.data.progress import Progress
 from wbvla.types import Observation
 
 FPS = 20
+MAX_IMAGE_PX = 480  # what the simulator's frame buffer holds
 CAMERA_DELAY_S = (0.03, 0.07)
 CONTROL_DELAY_STEPS = 1
 
@@ -58,6 +59,8 @@ class CollectSim:
         for name, least in (("episodes", 1), ("workers", 1), ("image_size", 32), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected at least {least}")
+        if self.image_size % 2 or self.image_size > MAX_IMAGE_PX:
+            raise ValueError(f"image_size: got {self.image_size}, expected an even number up to {MAX_IMAGE_PX}")
         if not 0.0 <= self.slips_hz <= 2.0:
             raise ValueError(f"slips_hz: got {self.slips_hz}, expected 0 to 2 per second")
 

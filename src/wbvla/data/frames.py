@@ -19,6 +19,7 @@ from wbvla.data.video import decode_video, square
 
 HEAD = "observation.images.head"
 _LAYOUT = "frames v1"
+_INFO = {"fps": (int, float), "total_frames": int, "total_episodes": int, "features": dict}
 
 
 def read_info(root: str | Path) -> dict:
@@ -47,6 +48,9 @@ def read_info(root: str | Path) -> dict:
         raise ValueError(f"{root}: got a LeRobot {version} dataset, expected v3.0; run: {convert}")
     if not version.startswith("v3"):
         raise ValueError(f"{root}: got a LeRobot dataset of version {version}, expected v3.0")
+    wrong = [name for name, kind in _INFO.items() if not isinstance(info.get(name), kind)]
+    if wrong:
+        raise ValueError(f"{path}: {', '.join(wrong)}: missing or of a wrong type; copy the dataset again")
     return info
 
 
@@ -54,7 +58,8 @@ def read_tables(root: str | Path, folder: str, columns: list[str] | None = None)
     """Read and join the parquet files of "data" or "meta/episodes" into one pyarrow table, in file order.
 
     Raises:
-        ValueError: no file, or one without a footer (a recording that was killed; see wbvla's recorder).
+        ValueError: no file, one without a footer (a recording that was killed; see wbvla's recorder), or one without a
+            wanted column.
     """
     import pyarrow
     from pyarrow import parquet
@@ -67,9 +72,13 @@ def read_tables(root: str | Path, folder: str, columns: list[str] | None = None)
     tables = []
     for path in files:
         try:
-            tables.append(parquet.ParquetFile(path).read(columns=columns))
+            table = parquet.ParquetFile(path).read(columns=columns)
         except (pyarrow.ArrowInvalid, OSError) as error:
             raise ValueError(f"{path}: cannot be read ({str(error).splitlines()[0]}); restore or delete it") from None
+        missing = [name for name in columns or () if name not in table.column_names]
+        if missing:
+            raise ValueError(f"{path}: has no column {', '.join(missing)}; copy the dataset again, or use another")
+        tables.append(table)
     return pyarrow.concat_tables(tables)
 
 
@@ -160,11 +169,18 @@ def _build(folder: Path, root: Path, info: dict, camera: str, size: int) -> dict
         progress.advance(len(rows))
     images.flush()
     progress.close()
+    return {"frames": n, "arrays": sorted(arrays), "tasks": _tasks(root / "meta" / "tasks.parquet")}
+
+
+def _tasks(path: Path) -> list[str]:
+    """Read the sentences, in the order of their index."""
     from pyarrow import parquet
 
-    tasks = parquet.read_table(root / "meta" / "tasks.parquet").to_pandas()
-    texts = [str(t) for t in tasks.sort_values("task_index").index]
-    return {"frames": n, "arrays": sorted(arrays), "tasks": texts}
+    try:
+        tasks = parquet.read_table(path).to_pandas().sort_values("task_index")
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{path}: cannot be read ({str(error).splitlines()[0]}); copy the dataset again") from None
+    return [str(text) for text in tasks.index]
 
 
 def _rows_by_video(root: Path, camera: str, column: dict, fps: float) -> Iterator[tuple[Path, dict[int, int]]]:

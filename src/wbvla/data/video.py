@@ -79,6 +79,8 @@ def decode_video(path: Path, max_fps: float | None) -> Iterator[tuple[object, fl
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise ValueError(f"{path}: holds no video stream; {fix}")
+            if container.format.name.endswith(("_pipe", "image2")):
+                raise ValueError(f"{path}: is a picture, not a video; {fix}")
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             rate = float(stream.average_rate or 30)

@@ -59,7 +59,11 @@ def read_header(path: Path, settings: dict) -> dict:
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    """Load the tensors of a checkpoint into a model and an optimiser of the same settings."""
+    """Load the tensors of a checkpoint into a model and an optimiser of the same settings.
+
+    Raises:
+        ValueError: tensors that are not this model's.
+    """
     weights: dict[str, Tensor] = {}
     states: dict[int, dict[str, Tensor]] = {}
     with safe_open(path, "pt") as file:
@@ -70,5 +74,9 @@ def load_checkpoint(path: Path, model: nn.Module, optimiser: torch.optim.Optimiz
             else:
                 index, _, key = rest.partition(".")
                 states.setdefault(int(index), {})[key] = file.get_tensor(name)
-    model.load_state_dict(weights)
-    optimiser.load_state_dict({"state": states, "param_groups": optimiser.state_dict()["param_groups"]})
+    try:
+        model.load_state_dict(weights)
+        optimiser.load_state_dict({"state": states, "param_groups": optimiser.state_dict()["param_groups"]})
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path}: not this model's checkpoint ({reason}); delete it to start anew") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 FAMILIES = ("mani", "loco")
+MAX_IMAGE_PX = 1024
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,10 @@ class FeatureConfig:
         return self.image_size // self.patch_px
 
     def __post_init__(self) -> None:
-        if self.image_size % self.patch_px:
+        if self.image_size % self.patch_px or not self.patch_px <= self.image_size <= MAX_IMAGE_PX:
             raise ValueError(
-                f"image size: got {self.image_size} px, expected a multiple of the patch size {self.patch_px} px"
+                f"image size: got {self.image_size} px, expected a multiple of the patch size {self.patch_px} px "
+                f"up to {MAX_IMAGE_PX}"
             )
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 CODES, LABELS, _SHARDS = "codes.npy", "labels.json", "shards"
 SHARD_ROWS = 1024
+_INFO = ("fingerprint", "rows", "lam_id", "family", "k_s", "n_codes", "codebook_size")
 
 
 @dataclass(frozen=True)
@@ -113,16 +114,25 @@ def load_labels(
     """Open finished labels, memory-mapped; the given names must be theirs.
 
     Raises:
-        ValueError: unfinished labels, or labels of other frames, another model or family, with the difference.
+        FileNotFoundError: nothing there.
+        ValueError: unfinished or damaged labels, or labels of other frames, another model or family.
     """
     path = Path(path)
+    if not (path / LABELS).is_file():
+        raise FileNotFoundError(f"{path}: no labels here; expected a folder of `wbvla lam label`")
     info = load_contract(path / LABELS, "labels")
+    missing = [name for name in _INFO if name not in info]
+    if missing:
+        raise ValueError(f"{path / LABELS}: lacks {', '.join(missing)}; delete {path} and run wbvla lam label again")
     if not info.get("complete") or not (path / CODES).is_file():
         raise ValueError(f"{path}: labelling was not finished; run wbvla lam label again")
     wanted = {"fingerprint": fingerprint, "lam_id": lam_id, "family": family}
     wanted = {name: value for name, value in wanted.items() if value is not None}
     require_match(wanted, {name: info[name] for name in wanted}, f"{path}: labels (run wbvla lam label again)")
-    codes = np.load(path / CODES, mmap_mode="r", allow_pickle=False)
+    try:
+        codes = np.load(path / CODES, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path / CODES}: damaged ({error}); delete {path} and run wbvla lam label again") from None
     if codes.shape != (info["rows"], info["n_codes"]):
         raise ValueError(f"{path / CODES}: got shape {codes.shape}, expected {(info['rows'], info['n_codes'])}")
     return Labels(codes, info)

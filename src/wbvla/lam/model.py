@@ -217,15 +217,18 @@ def load_lam(path: str | Path) -> LatentActionModel:
     """Open a trained model folder for inference.
 
     Raises:
+        FileNotFoundError: nothing there.
         ValueError: no model, foreign or damaged weights; one line with the fix.
     """
     path = Path(path)
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no latent action model here; expected a folder of `wbvla lam train`")
     contract = load_contract(path / CONTRACT, "lam")
     try:
         model = LatentActionModel(PatchEncoder(FeatureConfig(**contract["features"])), ModelConfig(**contract["model"]))
         model.load_state_dict(load_file(path / WEIGHTS))
         wanted = contract["lam_id"]
-    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError) as error:
+    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ArithmeticError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"{path}: not a whole latent action model ({reason}); train it again or copy both files"

@@ -98,9 +98,14 @@ def _resolve(cfg: TrainLam) -> LamRecipe:
     if cfg.family not in FAMILIES:
         raise ValueError(f"family: got {cfg.family!r}, expected one of {', '.join(FAMILIES)}")
     recipe = get_lam_recipe(cfg.recipe)
-    steps, batch = cfg.steps or recipe.steps, cfg.batch or recipe.batch
+    steps = recipe.steps if cfg.steps is None else cfg.steps
+    batch = recipe.batch if cfg.batch is None else cfg.batch
     if min(steps, batch) < 1:
         raise ValueError(f"steps, batch: got {steps} and {batch}, expected positive numbers")
+    if not 0 < cfg.k_s < math.inf:
+        raise ValueError(f"k_s: got {cfg.k_s}, expected a positive number of seconds, for example 0.5")
+    if cfg.seed < 0:
+        raise ValueError(f"seed: got {cfg.seed}, expected at least 0")
     return replace(recipe, steps=steps, batch=batch, features=replace(recipe.features, image_size=cfg.size))
 
 
@@ -108,8 +113,16 @@ def _finished(out: Path, settings: dict) -> dict | None:
     """Return the metrics of a finished run in `out`, None if there is none; another run there is an error."""
     if not (out / METRICS).is_file():
         return None
-    metrics = json.loads((out / METRICS).read_text())
-    require_match(settings, metrics["settings"], f"{out}: the model there (choose another --out or --no-resume)")
+    from wbvla.lam.model import CONTRACT, WEIGHTS
+
+    if not ((out / WEIGHTS).is_file() and (out / CONTRACT).is_file()):
+        return None
+    try:
+        metrics = json.loads((out / METRICS).read_text())
+        made_with = metrics["settings"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{out / METRICS}: unreadable; this model is damaged, use --no-resume or delete it") from None
+    require_match(settings, made_with, f"{out}: the model there (choose another --out or --no-resume)")
     return metrics
 
 

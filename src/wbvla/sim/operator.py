@@ -21,7 +21,7 @@ WATCH_S, PALM_OK_M, AIM_LIMIT_M, FREE_GAP_M = 0.7, 0.02, 0.12, 0.05  # one strid
 STANDOFF_M = 0.75  # pelvis behind the handle while aligning and until both palms are up
 LATERAL_OK_M, HEADING_OK_RAD = 0.12, 0.18  # wider than the flags' thresholds: they always get there
 TURN_FIRST_RAD, LATERAL_LOST_M, TOO_CLOSE_M = 0.35, 0.20, 0.60
-SLIP_S = (0.4, 1.5)  # how long a slip lasts
+SLIP_S = (0.4, 1.2)  # how long a slip lasts
 
 
 class TernaryFlag:
@@ -70,8 +70,8 @@ class ScriptedOperator:
     Args:
         task, robot: what to do, and with whom.
         rng: varies where it aligns, and its slips.
-        slips_hz: how often it presses a wrong key, as people do; half of its episodes then begin with one. Its
-            corrections teach a policy to recover: a recording without mistakes shows no way back from one.
+        slips_hz: how often it presses a wrong key, as people do. Its corrections teach a policy to recover: a
+            recording without mistakes shows no way back from one.
     """
 
     def __init__(self, task, robot: Robot, rng: np.random.Generator, slips_hz: float = 0.0) -> None:
@@ -88,8 +88,6 @@ class ScriptedOperator:
     def reset(self, rng: np.random.Generator) -> None:
         """Begin a new episode."""
         self._rng, self._slip, self._slip_left_s = rng, (0, 0.0), 0.0
-        if self._slips_hz > 0 and rng.random() < 0.5:
-            self._begin_slip()
         self._standoff_m = STANDOFF_M + rng.uniform(-0.03, 0.03)
         self._forward = TernaryFlag(0.10, 0.02)
         self._side, self._turn = TernaryFlag(0.07, 0.03), TernaryFlag(0.12, 0.03)
@@ -117,14 +115,11 @@ class ScriptedOperator:
         if self._slip_left_s <= 0.0:
             if self._rng.random() >= self._slips_hz * PERIOD_S:
                 return errors
-            self._begin_slip()
+            self._slip = int(self._rng.integers(3)), float(self._rng.integers(-1, 2))
+            self._slip_left_s = self._rng.uniform(*SLIP_S)
         self._slip_left_s -= PERIOD_S
         axis, value = self._slip
         return [value if i == axis else error for i, error in enumerate(errors)]
-
-    def _begin_slip(self) -> None:
-        self._slip = int(self._rng.integers(3)), float(self._rng.integers(-1, 2))
-        self._slip_left_s = self._rng.uniform(*SLIP_S)
 
     def _wanted_palms(self, pelvis_height_m: float) -> np.ndarray:
         """Both palm centres (2, 3) relative to the pelvis, level with the handle."""

@@ -84,7 +84,10 @@ def load_model(folder: str | Path) -> tuple[WholeBodyVla, dict[str, Any]]:
         raise ValueError(f"{folder / WEIGHTS}: cannot be read ({str(error).splitlines()[0]}); copy it again") from None
     if prefix:  # LeRobot's policy keeps a counter of its own beside the model
         stored = {name: tensor for name, tensor in stored.items() if name.startswith(prefix)}
-    model = WholeBodyVla(config)
+    try:
+        model = WholeBodyVla(config)
+    except RuntimeError as error:  # no memory for such a model
+        raise ValueError(f"{folder / CONFIG}: cannot be built ({str(error).splitlines()[0]}); copy it again") from None
     _check_weights(folder, model, stored, prefix)
     model.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in stored.items()})
     _check_contract(folder, model, contract)

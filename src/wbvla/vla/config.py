@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+_NUMBERS = {"int": int, "float": (int, float)}
+
 
 @dataclass(frozen=True)
 class VlaConfig:
@@ -48,12 +50,19 @@ class VlaConfig:
     flag_weight: float = 0.5
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value, kind = getattr(self, field.name), _NUMBERS.get(str(field.type))
+            if kind is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+                raise ValueError(f"{field.name}: got {value!r}, expected {field.type}")
         if self.image_size % 16 or self.image_size < 32:
             raise ValueError(f"image_size: got {self.image_size}, expected a multiple of 16, at least 32")
+        for name in ("width", "layers", "heads", "n_mani", "n_loco", "chunk_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected at least 1")
         if self.width % self.heads:
             raise ValueError(f"width: got {self.width}, expected a multiple of heads ({self.heads})")
-        if self.state_dim <= 4 or min(self.layers, self.n_mani, self.n_loco, self.chunk_steps) < 1:
-            raise ValueError("vla: layers, n_mani, n_loco, chunk_steps must be at least 1 and state_dim at least 5")
+        if self.state_dim < 5:
+            raise ValueError(f"state_dim: got {self.state_dim}, expected at least 5")
         if self.codebook_size < 2:
             raise ValueError(f"codebook_size: got {self.codebook_size}, expected at least 2")
         if any(not 0 <= i < 20 for i in self.masked_actions) or set(self.masked_actions) & {16, 17, 18, 19}:

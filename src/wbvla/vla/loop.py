@@ -86,11 +86,12 @@ def finished(out: Path, settings: dict[str, Any], steps: int) -> dict[str, Any] 
 
 def _read_state(out: Path) -> dict[str, Any] | None:
     try:
-        return json.loads((out / STATE).read_text())
+        state = json.loads((out / STATE).read_text())
+        return {name: state[name] for name in ("step", "metrics", "settings")}
     except FileNotFoundError:
         return None
-    except ValueError:
-        raise ValueError(f"{out / STATE}: not JSON; this run is damaged, delete {out}") from None
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{out / STATE}: unreadable; this run is damaged, delete {out}") from None
 
 
 def fit(
@@ -148,11 +149,20 @@ class _Run:
         self.step, self.metrics, self._generator = 0, {"curve": []}, torch.Generator()
         state = _read_state(out)
         if state is not None:
-            from safetensors.torch import load_file
+            self._load(state)
 
-            model.load_state_dict(load_file(out / "model.safetensors"))
-            load_optimizer(out / "training", self.optimizer, self.names)
-            self.step, self.metrics = state["step"], state["metrics"]
+    def _load(self, state: dict[str, Any]) -> None:
+        """Go on from the checkpoint in `out`."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            self.model.load_state_dict(load_file(self.out / "model.safetensors"))
+            load_optimizer(self.out / "training", self.optimizer, self.names)
+        except (OSError, SafetensorError, RuntimeError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{self.out}: this run is damaged ({reason}), delete it to start anew") from None
+        self.step, self.metrics = state["step"], state["metrics"]
 
     def advance(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Take one optimiser step and return its losses."""
@@ -175,7 +185,10 @@ class _Run:
         for name, value in losses.items():
             value = float(value)
             if not math.isfinite(value):
-                raise ValueError(f"{name} became {value} at step {self.step}; check the dataset for broken rows")
+                raise ValueError(
+                    f"{name} became {value} at step {self.step}; check the dataset for broken rows, "
+                    "or lower the learning rate"
+                )
             self.metrics[name] = value + 0.95 * (self.metrics.get(name, value) - value)
         if self.step % max(1, self.plan.steps // 100) == 0:
             self.metrics["curve"].append([self.step, self.metrics["loss"]])

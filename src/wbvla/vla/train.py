@@ -16,7 +16,6 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-    from wbvla.vla.augment import Mirror
     from wbvla.vla.config import VlaConfig
     from wbvla.vla.model import WholeBodyVla
     from wbvla.vla.sources import Demonstrations, Labels, Source
@@ -74,7 +73,6 @@ class Finetune:
         recipe: name of a recipe; a checkpoint in `init` brings its own.
         robot: that was recorded.
         hold_out: share of the episodes kept from training and measured at the end.
-        mirror: share of the samples seen in a mirror: picture, state and actions with left and right exchanged.
         steps: of the optimiser.
         batch: demonstration rows in a step.
         learning_rate: its peak.
@@ -90,7 +88,6 @@ class Finetune:
     recipe: str = "tiny"
     robot: str = "g1"
     hold_out: float = 0.1
-    mirror: float = 0.5
     steps: int = 2000
     batch: int = 32
     learning_rate: float = 1e-3
@@ -139,27 +136,21 @@ def run_finetune(cfg: Finetune, report: Report | None = None) -> dict[str, Any]:
     """
     from wbvla.data.frames import FrameCache
     from wbvla.robots import get_robot
-    from wbvla.vla.augment import Mirror
     from wbvla.vla.checkpoint import weights_id
     from wbvla.vla.contracts import vla_contract
     from wbvla.vla.loop import Order, finished, fit
     from wbvla.vla.sources import Demonstrations, check_dataset, open_labels
 
     plan = _plan(cfg)
-    for name, most in (("hold_out", 0.99), ("mirror", 1.0)):
-        if not 0.0 <= getattr(cfg, name) <= most:
-            raise ValueError(f"{name}: got {getattr(cfg, name)}, expected a share between 0 and {most:g}")
+    if not 0.0 <= cfg.hold_out < 1.0:
+        raise ValueError(f"hold_out: got {cfg.hold_out}, expected a share of the episodes in [0, 1)")
     delays = check_dataset(cfg.dataset, get_robot(cfg.robot))
     model, lams = _starting_model(cfg)
     cache = FrameCache.open(cfg.dataset, model.config.image_size)
-    sided = [task for task in cache.tasks if {"left", "right"} & set(task.lower().split())]
-    if sided and cfg.mirror > 0:
-        raise ValueError(f"mirror: the task {sided[0]!r} names a side, which a mirror would make wrong; use --mirror 0")
     labels = open_labels(tuple(cfg.labels))
     codes = _dataset_codes(cfg, cache, labels, lams, model.config) if cfg.labels else None
     settings = {"stage": "finetune", "plan": asdict(plan), "vla": model.config.to_dict(), "lam": labels.lams}
-    settings |= {"data": cache.fingerprint, "hold_out": cfg.hold_out, "mirror": cfg.mirror}
-    settings |= {"init": cfg.init and weights_id(cfg.init)}
+    settings |= {"data": cache.fingerprint, "hold_out": cfg.hold_out, "init": cfg.init and weights_id(cfg.init)}
     done = finished(Path(cfg.out), settings, cfg.steps)
     if done is not None:
         return done
@@ -170,12 +161,8 @@ def run_finetune(cfg: Finetune, report: Report | None = None) -> dict[str, Any]:
     contract = vla_contract(
         model, "finetune", cfg.robot, float(cache.fps), list(cache.tasks), lams or labels.lams, delays
     )
-    order, mirror = Order(rows, cfg.batch, cfg.seed), Mirror(get_robot(cfg.robot))
-
-    def batch_of(step: int) -> dict[str, torch.Tensor]:
-        flip = np.random.default_rng((cfg.seed, step)).random(cfg.batch) < cfg.mirror
-        return _some_mirrored(_chunk_batch(data, order(step), codes), mirror, flip)
-
+    order = Order(rows, cfg.batch, cfg.seed)
+    batch_of = lambda step: _chunk_batch(data, order(step), codes)  # noqa: E731
     measure = (lambda model: _measure(model, data, held)) if len(held) else None
     return fit(model, batch_of, plan, settings, contract, Path(cfg.out), "vla finetune", measure, report)
 
@@ -189,7 +176,9 @@ def _plan(cfg: Pretrain | Finetune):
     for name in ("steps", "batch", "threads"):
         if getattr(cfg, name) < 1:
             raise ValueError(f"{name}: got {getattr(cfg, name)}, expected at least 1")
-    if not cfg.learning_rate > 0:
+    if cfg.seed < 0:
+        raise ValueError(f"seed: got {cfg.seed}, expected at least 0")
+    if not 0 < cfg.learning_rate < float("inf"):
         raise ValueError(f"learning_rate: got {cfg.learning_rate}, expected a positive number, for example 1e-3")
     torch.set_num_threads(cfg.threads)
     return Plan(cfg.steps, cfg.batch, cfg.learning_rate, 0.05, cfg.seed, cfg.checkpoint_s)
@@ -306,22 +295,6 @@ def _chunk_batch(data: Demonstrations, rows: np.ndarray, codes: np.ndarray | Non
     }
     if codes is not None:
         batch["codes"] = torch.from_numpy(codes[rows])
-    return batch
-
-
-def _some_mirrored(batch: dict[str, torch.Tensor], mirror: Mirror, flip: np.ndarray) -> dict[str, torch.Tensor]:
-    """Mirror the samples in `flip` (B,) bool; the codes of their pictures are then unknown."""
-    import torch
-
-    from wbvla.vla.sources import NO_CODE
-
-    chosen = torch.from_numpy(np.flatnonzero(flip))
-    names = ("images", "state", "actions")
-    mirrored = mirror(*(batch[name][chosen].numpy() for name in names))
-    for name, value in zip(names, mirrored):
-        batch[name][chosen] = torch.from_numpy(np.ascontiguousarray(value))
-    if "codes" in batch:
-        batch["codes"][chosen] = NO_CODE
     return batch
 
 
