@@ -20,8 +20,8 @@ class ExportLmo:
     Attributes:
         run_folder: folder given to `wbvla lmo train --out`.
         out: folder to write policy.onnx and contract.json into.
-        robot: as in training.
-        recipe: as in training.
+        robot: whose legs.
+        recipe: name of the recipe that the run was trained with.
         worlds: simulated robots for each of the nine commands, for the scores that the contract records.
     """
 
