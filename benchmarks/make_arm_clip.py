@@ -7,8 +7,6 @@ replays the result.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from wbvla.lmo.bench.arms import COMMITTED
@@ -60,8 +58,7 @@ def main() -> None:
     motion = np.concatenate(parts)[: int(SECONDS * FPS)].astype(np.float32)
     speed = np.sqrt((np.diff(motion, axis=0) ** 2).mean()) * FPS
     np.savez_compressed(COMMITTED, arms_rad=motion, fps=np.float32(FPS))
-    size = Path(COMMITTED).stat().st_size
-    print(f"{COMMITTED}: {motion.shape}, RMS speed {speed:.2f} rad/s, spread {motion.std(0).mean():.2f} rad, {size} bytes")
+    print(f"{COMMITTED}: {motion.shape}, RMS speed {speed:.2f} rad/s, spread {motion.std(0).mean():.2f} rad")
 
 
 if __name__ == "__main__":

@@ -50,7 +50,8 @@ def _lerobot(path: Path) -> tuple[np.ndarray, float]:
     parts: list[np.ndarray] = []
     for file in files:
         table = parquet.read_table(file, columns=["action", "episode_index"])
-        actions, episodes = np.stack(table["action"].to_numpy())[:, :14].astype(float), table["episode_index"].to_numpy()
+        actions = np.stack(table["action"].to_numpy())[:, :14].astype(float)
+        episodes = table["episode_index"].to_numpy()
         for episode in np.unique(episodes):
             part = actions[episodes == episode]
             if parts:

@@ -99,7 +99,7 @@ def score(cell: Cell, plant: Plant, policy: Policy, setting: Setting, seed: int,
         trace = play(plant, policy, plans, guide, advance)
         values = common(trace) | cell.measure(trace)
         parts.append(values | (guide.figures() if guide else {}))
-        if not policy.follows_height:
+        if not policy.interface.follows_height:
             parts[-1]["height_error_m"] = np.full(len(plans), np.nan)
     row.values = {figure: np.concatenate([part[figure] for part in parts]) for figure in parts[0]}
     return row

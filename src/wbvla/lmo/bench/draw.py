@@ -7,10 +7,11 @@ many worlds there are nor on the policy, and two policies with one seed meet the
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
-from wbvla.lmo.bench.plant import NOMINAL, Body
+from wbvla.lmo.bench.model import NOMINAL, Body
 from wbvla.lmo.command import STEP_S, feedforward
 from wbvla.robots.base import Robot
 
@@ -35,6 +36,21 @@ class Setting:
         return slice(self.robot.n_lmo, self.robot.n_lmo + 14)
 
 
+class Push(NamedTuple):
+    """A force on the torso's centre of mass along the world's x and y, N, and a torque about z, N m."""
+
+    start_s: float
+    length_s: float
+    fx: float
+    fy: float
+    torque: float = 0.0
+
+    def during(self, step: int) -> float:
+        """Return the share of a 20 ms step in which the push acts; impulses are exact for any length."""
+        end = min(self.start_s + self.length_s, (step + 1) * STEP_S)
+        return max(0.0, end - max(self.start_s, step * STEP_S)) / STEP_S
+
+
 @dataclass
 class Plan:
     """One world's script, T steps of 20 ms.
@@ -43,7 +59,7 @@ class Plan:
         command: (T, 4) m/s, m/s, rad/s, m. arms: (T, 14) rad.
         q, quat, qvel: start pose, rad; orientation w, x, y, z; generalised velocity.
         body: what differs in the robot and the floor.
-        jumps: (step, dvx, dvy) of the pelvis, m/s. pushes: (first step, end step, fx, fy, torque) on the torso.
+        jumps: (step, dvx, dvy) of the pelvis, m/s. pushes: on the torso.
         noise: (T, 2 J + 6) added to q, dq, gyroscope, gravity, or None. delayed: targets act one step late.
     """
 
@@ -54,7 +70,7 @@ class Plan:
     qvel: np.ndarray
     body: Body = NOMINAL
     jumps: list[tuple[int, float, float]] = field(default_factory=list)
-    pushes: list[tuple[int, int, float, float, float]] = field(default_factory=list)
+    pushes: list[Push] = field(default_factory=list)
     noise: np.ndarray | None = None
     delayed: bool = False
 
@@ -88,17 +104,19 @@ def sequence(*parts: np.ndarray) -> np.ndarray:
 
 
 def flag_commands(rng: np.random.Generator, seconds: float, nominal_m: float, rest_s: float = 0.0) -> np.ndarray:
-    """Draw one of the 27 flag sets every 2-4 s, 30 % of the time the exact reverse of the last; (T, 4) at cruise speed.
+    """Draw flags every 2-4 s, (T, 4) at cruise speed: 30 % the exact reverse of the last, else any of the 27 sets.
 
-    Half of the draws change the height too: down to 0.65 m while the robot translates, to 0.45 m while it stands or
-    turns. When a translation begins lower than 0.65 m, 0.65 m is commanded. The first `rest_s` are standing.
+    A quarter of the fresh sets do not translate (stand, turn left or right). Half of the draws change the height too:
+    down to 0.65 m while the robot translates, to 0.45 m while it does not. When a translation begins lower than
+    0.65 m, 0.65 m is commanded. The first `rest_s` are standing.
     """
     steps, flags, height, parts, total = steps_of(seconds), np.zeros(3), nominal_m, [], 0
     if rest_s:
         parts.append(constant(rest_s, 0, 0, 0, nominal_m))
         total = len(parts[0])
     while total < steps:
-        reverse, fresh = rng.random() < 0.3, rng.integers(-1, 2, 3)
+        reverse, in_place, fresh = rng.random() < 0.3, rng.random() < 0.25, rng.integers(-1, 2, 3)
+        fresh[:2] *= not in_place
         flags = -flags if reverse and flags.any() else fresh.astype(float)
         low = 0.65 if flags[:2].any() else 0.45
         change, drawn = rng.random() < 0.5, rng.uniform(low, nominal_m)
@@ -157,7 +175,7 @@ def replayed_arms(rng: np.random.Generator, setting: Setting, steps: int, speed:
     return blend * motion + (1 - blend) * setting.default[arms]
 
 
-def torso_pushes(rng: np.random.Generator, seconds: float, first_s: float, length_s: float) -> list[tuple]:
+def torso_pushes(rng: np.random.Generator, seconds: float, first_s: float, length_s: float) -> list[Push]:
     """Draw pushes from `first_s` on: U(0, 150) N in any horizontal direction, U(-30, 30) N m, gaps of 1.5-3 s."""
     pushes, t = [], first_s
     while True:
@@ -165,11 +183,7 @@ def torso_pushes(rng: np.random.Generator, seconds: float, first_s: float, lengt
         t += gap
         if t + length_s > seconds:
             return pushes
-        first = steps_of(t)
-        end = first + max(1, steps_of(length_s))
-        # A push that is no whole number of control steps keeps its impulse.
-        share = length_s / ((end - first) * STEP_S)
-        pushes.append((first, end, share * force * np.cos(direction), share * force * np.sin(direction), share * torque))
+        pushes.append(Push(t, length_s, force * np.cos(direction), force * np.sin(direction), torque))
         t += length_s
 
 
@@ -181,21 +195,22 @@ def jumps(rng: np.random.Generator, times_s: tuple[float, ...], size_m_s: float)
 
 def sensor_noise(rng: np.random.Generator, steps: int, joints: int) -> np.ndarray:
     """Draw uniform noise of q, dq, gyroscope and gravity, (T, 2 J + 6)."""
-    size = np.concatenate([np.full(n, NOISE[k]) for k, n in (("q", joints), ("dq", joints), ("gyro", 3), ("gravity", 3))])
+    widths = {"q": joints, "dq": joints, "gyro": 3, "gravity": 3}
+    size = np.concatenate([np.full(n, NOISE[name]) for name, n in widths.items()])
     return (size * rng.uniform(-1, 1, (steps, len(size)))).astype(np.float32)
 
 
 def standing_pose(rng: np.random.Generator, setting: Setting) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draw a pose that another controller may leave behind, both soles flat: (q, quat, qvel).
 
-    Pelvis 0.55 m to nominal, feet up to 0.1 rad apart and 0.15 rad of hip pitch fore and aft each, waist +-0.2 rad,
+    Pelvis 0.55 m to nominal, feet up to 0.1 rad apart and 0.1 rad of hip pitch fore and aft each, waist +-0.2 rad,
     arms anywhere within 60 % of their range, tilt +-0.05, speeds +-0.2 m/s and +-0.3 rad/s.
     """
     robot = setting.robot
     q = robot.array("default")
     height = rng.uniform(0.55, robot.nominal_height_m)
     q[:12] += feedforward(np.zeros((1, 2)), np.array([height]), robot.nominal_height_m, LEG_M, 0.0)[0]
-    apart, stagger, waist = rng.uniform(0, 0.1), rng.uniform(-0.15, 0.15), rng.uniform(-0.2, 0.2, 3)
+    apart, stagger, waist = rng.uniform(0, 0.1), rng.uniform(-0.1, 0.1), rng.uniform(-0.2, 0.2, 3)
     for start, side in ((0, 1.0), (6, -1.0)):
         q[start + 1] += side * apart
         q[start + 5] -= side * apart

@@ -60,7 +60,7 @@ def read_stream(path: str | Path) -> Stream:
 
 
 def plain_stream(table: np.ndarray) -> Stream:
-    """Sample commands (t, vx, vy, wz, height) at 50 Hz; nothing is scaled. The first row's height is the nominal one."""
+    """Sample commands (t, vx, vy, wz, height) at 50 Hz, unscaled. The first row's height is the nominal one."""
     t = np.arange(table[0, 0], table[-1, 0], STEP_S)
     command = np.column_stack([np.interp(t, table[:, 0], table[:, i]) for i in range(1, 5)])
     command[:, 3] -= command[0, 3]

@@ -49,12 +49,12 @@ class Trace:
 
     @classmethod
     def empty(cls, steps: int, n: int, weight_n: float) -> Trace:
-        """Allocate a trace."""
-        new = lambda *width: np.zeros((steps, n, *width), np.float32)  # noqa: E731
+        """Allocate a trace, each world's numbers side by side: then sums round alike in a batch of any size."""
+        new = lambda *width, kind=np.float32: np.zeros((*reversed(width), n, steps), kind).T  # noqa: E731
         return cls(
-            command=new(4), pose=np.zeros((steps, n, 3)), height=new(), velocity=new(3), com=np.zeros((steps, n, 2)),
+            command=new(4), pose=new(3, kind=float), height=new(), velocity=new(3), com=new(2, kind=float),
             torque=new(), foot_force=new(2), foot_speed=new(2), power=new(), jitter=new(),
-            alive=np.zeros((steps, n), bool), start=np.zeros((n, 3)), weight_n=weight_n,
+            alive=new(kind=bool), start=np.zeros((n, 3)), weight_n=weight_n,
         )  # fmt: skip
 
     @property
@@ -129,9 +129,8 @@ def _disturb(plant: Plant, plans: list[Plan], t: int) -> np.ndarray:
         for step, dx, dy in p.jumps:
             if step == t:
                 plant.qvel[i, :2] += (dx, dy)
-        for first, end, *wrench in p.pushes:
-            if first <= t < end:
-                push[i] = wrench
+        for one in p.pushes:
+            push[i] += one.during(t) * np.array([one.fx, one.fy, one.torque])
     return push
 
 

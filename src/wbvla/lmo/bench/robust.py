@@ -12,14 +12,23 @@ import numpy as np
 
 from wbvla.lmo.bench.cell import Cell, Row
 from wbvla.lmo.bench.draw import (
-    Plan, Setting, constant, flag_commands, jumps, plan, random_arms, sensor_noise, standing_pose, steps_of,
+    Plan,
+    Setting,
+    constant,
+    flag_commands,
+    jumps,
+    plan,
+    random_arms,
+    sensor_noise,
+    standing_pose,
+    steps_of,
 )  # fmt: skip
-from wbvla.lmo.bench.plant import Body
+from wbvla.lmo.bench.model import Body
 
 JUMP_TIMES_S = (4.0, 8.0, 12.0, 16.0)
 JUMPS_M_S = (0.0, 0.5, 1.0)
 SEEDS = 1000
-NOMINAL_S, HARD_S, HANDOVER_S = 60.0, 20.0, 10.0
+NOMINAL_S, HARD_S, HANDOVER_S, REST_S = 60.0, 20.0, 10.0, 2.0
 MOVING_KG, HELD_KG = 2.5, 5.0
 
 
@@ -86,8 +95,10 @@ def _loaded(rng: np.random.Generator, s: Setting, load_kg: float, moving: bool) 
 
 
 def _handover(rng: np.random.Generator, s: Setting) -> Plan:
-    """Start in any standing pose, stand for 2 s, then redrawn flags; the arms stay where they were for 2 s."""
+    """Start in any standing pose, stand for 2 s with the arms held, then redrawn flags and random arms."""
     q, quat, qvel = standing_pose(rng, s)
-    out = _flags(rng, replace(s, default=np.concatenate([s.default[: s.robot.n_lmo], q[s.arms]])), HANDOVER_S, rest_s=2.0)
+    out, rest = _flags(rng, s, HANDOVER_S, rest_s=REST_S), steps_of(REST_S)
+    arms_there = replace(s, default=np.concatenate([s.default[: s.robot.n_lmo], q[s.arms]]))
+    out.arms = np.concatenate([np.tile(q[s.arms], (rest, 1)), random_arms(rng, arms_there, len(out.command) - rest)])
     out.q, out.quat, out.qvel = q, quat, qvel
     return out

@@ -52,13 +52,13 @@ def run(cfg: BenchLmo) -> dict | int:
     """Print progress and the table, write the JSON and return it; 130 after Ctrl-C."""
     from wbvla.data.progress import Progress
     from wbvla.lmo.bench.cell import world_steps
-    from wbvla.lmo.bench.plant import Physics
+    from wbvla.lmo.bench.model import Physics
 
     _check(cfg)
     physics = Physics(cfg.model, cfg.physics_ms / 1e3, cfg.iterations, 20, cfg.feet, cfg.collisions)
     protocol, cells, extra = _protocol(cfg)
     policy, setting = _policy_and_setting(cfg)
-    skipped = [cell.name for cell in cells if cell.needs_height and not policy.follows_height]
+    skipped = [cell.name for cell in cells if cell.needs_height and not policy.interface.follows_height]
     cells = [cell for cell in cells if cell.name not in skipped]
     progress = Progress(f"bench {cfg.protocol}", world_steps(cells, cfg.worlds), "world-steps")
     rows = []
@@ -76,7 +76,7 @@ def run(cfg: BenchLmo) -> dict | int:
         "robot": cfg.robot, "protocol": cfg.protocol, "policy": policy.id, "figures": figures,
         "rows": [row.facts() for row in rows], "skipped": skipped, "seed": cfg.seed, "worlds": cfg.worlds,
         "physics": asdict(physics) | {"control_s": 0.02, "mujoco": _mujoco_version()},
-        "source": extra | _source(cfg), "contract": policy.contract,
+        "source": extra | _source(cfg) | {"onnx": policy.sha256}, "contract": policy.interface.contract,
     }  # fmt: skip
     if cfg.json:
         path = Path(cfg.json)
@@ -86,9 +86,9 @@ def run(cfg: BenchLmo) -> dict | int:
 
 
 def _check(cfg: BenchLmo) -> None:
-    if cfg.worlds < 0 or cfg.seed < 0 or cfg.threads < 1 or cfg.iterations < 1:
-        raise ValueError(f"got worlds {cfg.worlds}, seed {cfg.seed}, threads {cfg.threads}, iterations {cfg.iterations}; "
-                         "expected worlds and seed of 0 or more, threads and iterations of 1 or more")  # fmt: skip
+    for flag, least in (("worlds", 0), ("seed", 0), ("threads", 1), ("iterations", 1)):
+        if getattr(cfg, flag) < least:
+            raise ValueError(f"--{flag}: got {getattr(cfg, flag)}, expected {least} or more")
     if (cfg.protocol == "follow") != bool(cfg.file):
         raise ValueError("--file names the recording for --protocol follow, and goes with no other protocol")
     if cfg.json and Path(cfg.json).is_dir():
@@ -117,14 +117,15 @@ def _policy_and_setting(cfg: BenchLmo):
 
     robot = get_robot(cfg.robot)
     policy = open_policy(cfg.policy, cfg.contract, robot)
-    return policy, Setting(robot, policy.default, policy.nominal_m, load_clip(cfg.arms))
+    return policy, Setting(robot, policy.interface.default, policy.interface.nominal_m, load_clip(cfg.arms))
 
 
 def _score_all(cfg: BenchLmo, physics, policy, setting, cells, rows: list, progress) -> None:
     from wbvla.lmo.bench.cell import score
     from wbvla.lmo.bench.plant import Plant
 
-    with Plant(setting.robot, physics, policy.kp, policy.kd, policy.effort, cfg.threads) as plant:
+    i = policy.interface
+    with Plant(setting.robot, physics, i.kp, i.kd, i.effort, cfg.threads) as plant:
         for cell in cells:
             note = lambda n, name=cell.name: progress.advance(n, name)  # noqa: E731
             rows.append(score(cell, plant, policy, setting, cfg.seed, cfg.worlds, note))
@@ -137,7 +138,8 @@ def _print(cfg: BenchLmo, policy_id: str, rows: list, figures: dict) -> None:
 
     common = {"survival": None, "error_vx_m_s": "vx err", "error_vy_m_s": "vy err", "error_wz_rad_s": "wz err",
               "height_error_m": "h err", "torque_p95": "torque p95", "torque_above_95": "> 95 %",
-              "foot_impact": "impact", "foot_slip_m_s": "slip", "jitter_rad": "jitter", "power_w": "power W"}  # fmt: skip
+              "foot_impact": "impact", "foot_slip_m_s": "slip", "jitter_rad": "jitter",
+              "power_w": "power W"}  # fmt: skip
     special = list(dict.fromkeys(key for row in rows for key in row.values if key not in common))
     title = f"{cfg.protocol}: {cfg.robot}, policy {policy_id}, seed {cfg.seed}"
     table = Table("row", "stood", *(name for name in common.values() if name), "measured", title=title)

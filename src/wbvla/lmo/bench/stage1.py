@@ -1,4 +1,4 @@
-"""Protocol `stage1`: the tutorials' checklist after the first training stage, with numbers: straight line, turn, squat."""
+"""Protocol `stage1`: the tutorials' checklist after the first stage, with numbers: straight line, turn, squat."""
 
 from __future__ import annotations
 

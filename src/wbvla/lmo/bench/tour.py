@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from wbvla.lmo.bench.cell import Cell, Row
-from wbvla.lmo.bench.draw import CRUISE, Plan, Setting, constant, plan, random_arms, steps_of
+from wbvla.lmo.bench.draw import CRUISE, Plan, Push, Setting, constant, plan, random_arms, steps_of
 from wbvla.lmo.bench.metrics import in_frame
 
 SECONDS, WORLDS = 60.0, 64
@@ -82,6 +82,6 @@ def _draw(rng: np.random.Generator, s: Setting) -> Plan:
     steps = steps_of(SECONDS)
     out = plan(rng, s, constant(SECONDS, 0, 0, 0, s.nominal_m), random_arms(rng, s, steps))
     for time_s, force_n in PUSHES:
-        angle, first = rng.uniform(-np.pi, np.pi), steps_of(time_s)
-        out.pushes.append((first, first + steps_of(PUSH_S), force_n * np.cos(angle), force_n * np.sin(angle), 0.0))
+        angle = rng.uniform(-np.pi, np.pi)
+        out.pushes.append(Push(time_s, PUSH_S, force_n * np.cos(angle), force_n * np.sin(angle)))
     return out
