@@ -3,7 +3,6 @@
 import csv
 import json
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,7 +24,6 @@ from wbvla.robots import get_robot
 from wbvla.types import LocoCommand, Proprioception
 
 ROBOT = get_robot("g1")
-ARIA = Path(__file__).parents[1] / "../shared/data/motion/aria_head_trajectory/closed_loop_trajectory.csv"
 STEP = 0.02
 
 
@@ -569,9 +567,8 @@ def test_plain_streams_and_wrong_files(tmp_path):
             follow.read_stream(file)
 
 
-@pytest.mark.skipif(not ARIA.is_file(), reason="the recorded head trajectory is not on this machine")
-def test_the_real_recording_walks_forward_and_stoops():
-    stream = follow.read_stream(ARIA)
+def test_the_real_recording_walks_forward_and_stoops(shared_data):
+    stream = follow.read_stream(shared_data / "motion" / "aria_head_trajectory" / "closed_loop_trajectory.csv")
     assert 1.0 < stream.stretch < 4.0 and stream.command[:, 3].min() < -0.2
     assert np.abs(stream.command[:, 0]).sum() > np.abs(stream.command[:, 1]).sum()
 
