@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import defaultdict
 from importlib.util import find_spec
 
 import numpy as np
@@ -10,9 +11,9 @@ import pytest
 pytest.importorskip("mujoco")
 
 from wbvla.cli import main
-from wbvla.lmo.bench import accuracy, draw, follow, metrics, robust, run, stage1, tour
+from wbvla.lmo.bench import accuracy, draw, follow, metrics, robust, run, stability, stage1, tour
 from wbvla.lmo.bench.arms import load_clip
-from wbvla.lmo.bench.cell import score
+from wbvla.lmo.bench.cell import Row, score, world_steps
 from wbvla.lmo.bench.draw import Push, Setting
 from wbvla.lmo.bench.model import NOMINAL, Body, Physics
 from wbvla.lmo.bench.plant import Plant
@@ -506,6 +507,32 @@ def test_a_policy_of_zeros_does_not_walk(tmp_path):
         row = score(cell, plant, policy, s, 0, 2)
     assert row.survived == 0 or abs(row.mean("steady_vx_m_s")) < 0.1
     assert row.mean("height_error_m") is None  # it is told no height
+
+
+PROMISED = {
+    "survival_nominal", "survival_randomised", "survival_walk_jump_05", "survival_walk_jump_10", "survival_loaded",
+    "survival_handover", "forward_position_error_m", "forward_yaw_error_rad", "lateral_position_error_m",
+    "lateral_yaw_error_rad", "turn_position_error_m", "turn_yaw_error_rad", "com_sway_stand_m", "com_sway_stand_push_m",
+    "com_sway_squat_m", "com_sway_squat_push_m", "survival_stand_push", "survival_squat_push", "tracking_error_forward",
+    "tracking_error_lateral", "tracking_error_yaw", "height_error_m", "tour_completion",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("with_heights", [True, False])
+def test_every_promised_figure_is_there_and_a_skipped_row_is_none(with_heights):
+    figures, steps = {}, {}
+    for protocol in (accuracy, stability, robust, tour):
+        cells = [cell for cell in protocol.cells() if with_heights or not cell.needs_height]
+        rows = [Row(cell.name, 2, cell.seconds, defaultdict(lambda: np.ones(2))) for cell in cells]
+        assert len({row.name for row in rows}) == len(rows)
+        figures |= protocol.figures(rows)
+        steps[protocol.__name__.split(".")[-1]] = world_steps(cells, 0)
+    assert set(figures) >= PROMISED
+    assert {name for name in PROMISED if figures[name] is None} == (
+        set() if with_heights else {"height_error_m"} | {name for name in PROMISED if "squat" in name}
+    )
+    if with_heights:  # docs/lmo_bench.md states these
+        assert steps == {"accuracy": 1_172_000, "stability": 249_600, "robust": 6_596_000, "tour": 192_000}
 
 
 # The tour and the recorded stream.
