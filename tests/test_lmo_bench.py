@@ -441,23 +441,21 @@ def test_user_errors_end_with_one_line_and_code_2(tmp_path, capsys):
 
 
 # Whole rows.
-@pytest.fixture(scope="module")
-def short_rows():
+@pytest.fixture
+def short_rows(monkeypatch):
     """Two seconds of hard walking of five worlds: jumps, random bodies, noise, delay; by batches and threads."""
     policy = open_policy("", "", ROBOT)
     i = policy.interface
     s = Setting(ROBOT, i.default, i.nominal_m, load_clip())
-    patch = pytest.MonkeyPatch()
-    patch.setattr(robust, "HARD_S", 2.0)
-    patch.setattr(robust, "JUMP_TIMES_S", (0.5,))
+    monkeypatch.setattr(robust, "HARD_S", 2.0)
+    monkeypatch.setattr(robust, "JUMP_TIMES_S", (0.5,))
     cells = robust.cells()
 
     def rows(batch, threads=1, worlds=5, seed=0, cell=cells[4]):
         with Plant(ROBOT, Physics(), i.kp, i.kd, i.effort, threads) as plant:
             return score(cell, plant, policy, s, seed, worlds, batch=batch)
 
-    yield rows
-    patch.undo()
+    return rows
 
 
 def same(a, b):
