@@ -38,6 +38,7 @@ VERBS = {
     "lmo train": Verb("lmo.train", "TrainLmo", "run", "train the legs' policy by reinforcement learning"),
     "lmo export": Verb("lmo.export", "ExportLmo", "run", "write a legs checkpoint as ONNX with its contract"),
     "lmo play": Verb("lmo.play", "PlayLmo", "run", "drive the legs by keyboard in a viewer, or film a scripted walk"),
+    "lmo bench": Verb("lmo.bench.run", "BenchLmo", "run", "score any legs policy by a written protocol"),
     "lmo eval": Verb("lmo.evaluate", "EvaluateLmo", "run", "measure falls, speeds and heights of a legs policy"),
     "serve": Verb("runtime.serve", "Serve", "run", "answer observations with action chunks over a socket"),
     "run": Verb("runtime.run", "RunRobot", "run", "drive a robot: 50 Hz loop, chunks from a server"),

@@ -33,18 +33,22 @@ def weights_folder(robot: str) -> Path:
 
 def load_policy(folder: Path):
     """Open policy.onnx and its contract. Returns (onnxruntime session, contract). Raises ValueError on a misfit."""
-    import onnxruntime
-
     contract = load_contract(folder / "contract.json", "lmo")
     if not (folder / "policy.onnx").is_file():
         raise ValueError(f"no policy.onnx in {folder}: export with `wbvla lmo export`")
+    return open_session(folder / "policy.onnx"), contract
+
+
+def open_session(path: Path):
+    """Open an ONNX file on one CPU thread. Raises ValueError if it is not one."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     try:
-        session = onnxruntime.InferenceSession(str(folder / "policy.onnx"), options, ["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
     except Exception as error:
-        raise ValueError(f"{folder / 'policy.onnx'} is not a readable ONNX model: {error}") from None
-    return session, contract
+        raise ValueError(f"{path} is not a readable ONNX model: {error}") from None
 
 
 class LmoController:
