@@ -22,6 +22,7 @@ class ShapingConfig:
             monotone, exact in steady state (the paper prints a pulse; see docs/log.md).
         height_rate_m_s: slew limit of the reference height.
         gait_hz: stride frequency of the phase clock. swing: share of a stride that a foot is in the air.
+        rests: the clock stops, both feet down, while no motion is commanded and nothing disturbs the robot.
     """
 
     goal: tuple[float, float, float] = (0.5, 0.3, 0.5)
@@ -30,6 +31,18 @@ class ShapingConfig:
     height_rate_m_s: float = 0.3
     gait_hz: float = 1.4
     swing: float = 0.42
+    rests: bool = False
+
+
+DISTURBED_M_S, DISTURBED_TILT, ALARM_STEPS = 0.35, 0.3, 40
+
+
+def is_disturbed(velocity: np.ndarray, gravity: np.ndarray) -> np.ndarray:
+    """Tell which robots are pushed or tilted enough to need steps, (n,) bool.
+
+    velocity: (n, 3) of the pelvis from the legs' odometry, m/s. gravity: (n, 3) unit vectors in the pelvis frame.
+    """
+    return (np.hypot(*velocity[:, :2].T) > DISTURBED_M_S) | (np.hypot(*gravity[:, :2].T) > DISTURBED_TILT)
 
 
 class CommandShaper:
@@ -42,6 +55,7 @@ class CommandShaper:
         self.v_ref = np.zeros((n, 3))
         self.height_ref = np.full(n, height_m)
         self.phase = np.zeros(n)
+        self.alarm = np.zeros(n, int)  # steps for which the clock runs on after a disturbance
 
     def reset(self, worlds: np.ndarray, phase: np.ndarray | float = 0.0) -> None:
         """Put worlds (bool mask or indices) at rest at the nominal height."""
@@ -49,20 +63,27 @@ class CommandShaper:
         self.v_ref[worlds] = 0.0
         self.height_ref[worlds] = self.height_m
         self.phase[worlds] = phase
+        self.alarm[worlds] = 0
 
     @property
     def moving(self) -> np.ndarray:
-        """Worlds whose command is not rest, shape (n,) bool. The gait clock always runs: at rest the feet mark time."""
+        """Worlds whose command is not rest, shape (n,) bool."""
         return np.abs(self.sbar).max(axis=1) > 0.1
 
-    def step(self, flags: np.ndarray, height_m: np.ndarray) -> None:
-        """Advance by one 20 ms step. flags: (n, 3) in {-1, 0, 1}; height_m: (n,) commanded pelvis height."""
+    def step(self, flags: np.ndarray, height_m: np.ndarray, disturbed: np.ndarray | bool = False) -> None:
+        """Advance by one 20 ms step.
+
+        flags: (n, 3) in {-1, 0, 1}; height_m: (n,) commanded pelvis height; disturbed: (n,) from `is_disturbed`.
+        """
         c = self.config
         self.sbar += c.rate * (flags - self.sbar)
         self.v_ref = self.goal * np.tanh(c.alpha * self.sbar) / np.tanh(c.alpha)
         limit = c.height_rate_m_s * STEP_S
         self.height_ref += np.clip(height_m - self.height_ref, -limit, limit)
-        self.phase = (self.phase + c.gait_hz * STEP_S) % 1.0
+        self.alarm = np.where(disturbed, ALARM_STEPS, np.maximum(self.alarm - 1, 0))
+        both_down = self.phase % 0.5 >= c.swing
+        held = c.rests & both_down & ~self.moving & (self.alarm == 0)
+        self.phase = np.where(held, self.phase, (self.phase + c.gait_hz * STEP_S) % 1.0)
 
     def clock(self) -> np.ndarray:
         """Return sine and cosine of the gait phase, shape (n, 2)."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from wbvla.contract import load_contract, require_match
-from wbvla.lmo.command import CommandShaper, ShapingConfig, feedforward
+from wbvla.lmo.command import CommandShaper, ShapingConfig, feedforward, is_disturbed
 from wbvla.lmo.observation import actor_observation, layout
 from wbvla.lmo.odometry import LegKinematics, base_velocity
 from wbvla.robots import get_robot
@@ -85,7 +85,8 @@ class LmoController:
         }  # fmt: skip
         observation = actor_observation(terms, c["nominal_height_m"], self.default)
         self.action = np.clip(self.session.run(None, {"observation": observation})[0].astype(float), -6, 6)
-        self.shaper.step(flags, np.clip(np.array([command.height_m]), *c["height_range_m"]))
+        height_m = np.clip(np.array([command.height_m]), *c["height_range_m"])
+        self.shaper.step(flags, height_m, is_disturbed(self.velocity, gravity))
         target = self.default[: self.robot.n_lmo] + c["action_scale_rad"] * self.action[0]
         target[:12] += feedforward(
             self.shaper.swing(), self.shaper.height_ref, c["nominal_height_m"], c["leg_m"], c["lift_rad"]

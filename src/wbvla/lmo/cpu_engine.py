@@ -10,7 +10,7 @@ import mujoco
 import numpy as np
 from mujoco import rollout
 
-from wbvla.lmo.command import STEP_S, CommandShaper, feedforward
+from wbvla.lmo.command import STEP_S, CommandShaper, feedforward, is_disturbed
 from wbvla.lmo.observation import actor_observation
 from wbvla.lmo.odometry import LegKinematics, base_velocity
 from wbvla.lmo.randomisation import ArmMotion, Disturbance, command_sample, model_variants
@@ -21,6 +21,7 @@ from wbvla.robots.base import Robot
 LEG_M = 0.63
 VELOCITY_FILTER = 0.5  # share of the new leg-odometry sample; the contract carries it
 FALL_TILT, FALL_HEIGHT_M = -0.7, 0.35
+DRIFT_FILTER = 0.03  # a stride and a half: what is left is drift, not the gait's swing
 NOISE = {"base_velocity": 0.1, "gyro": 0.15, "gravity": 0.03, "q": 0.01, "dq": 0.5}
 
 
@@ -57,7 +58,7 @@ class CpuEngine:
         self.shaper = CommandShaper(worlds, robot.nominal_height_m, config.shaping)
         self.legs = LegKinematics(robot)
         self.arms = ArmMotion(robot, worlds, self.rng)
-        self.disturbance = Disturbance(worlds, self.rng)
+        self.disturbance = Disturbance(worlds, self.rng, config.hand_force_share)
         self.flags, self.height = np.zeros((worlds, 3)), np.full(worlds, robot.nominal_height_m)
         self.command_left, self.episode_steps = np.zeros(worlds, int), np.zeros(worlds, int)
         self.age = np.zeros(worlds, int)  # steps since the reset; episode_steps starts anywhere to spread the resets
@@ -68,6 +69,10 @@ class CpuEngine:
         self.targets = np.zeros((worlds, robot.n_lmo))
         self.delayed = np.ones(worlds, bool)
         self.velocity, self.yaw_rate = np.zeros((worlds, 3)), np.zeros(worlds)
+        self.disturbed = np.zeros(worlds, bool)
+        self.lagged = np.zeros(worlds, bool)  # worlds whose joints and IMU arrive one step late
+        self.drift = np.zeros((worlds, 3))  # low-passed velocity minus reference: m/s, m/s, rad/s
+        self.measured: dict[str, np.ndarray] = {}
         self.rows: dict[str, float] = {}
         self.reset(np.ones(worlds, bool))
         if training:
@@ -126,6 +131,11 @@ class CpuEngine:
             qpos[:, 3:7] /= np.linalg.norm(qpos[:, 3:7], axis=1, keepdims=True)
             qvel[:, :6] = self.rng.uniform(-0.3, 0.3, (k, 6))
             self.delayed[mask] = self.rng.random(k) < 0.7
+            self.lagged[mask] = self.rng.random(k) < self.config.sensor_lag_share
+            cruise = self.rng.random((k, 1)) < 0.5
+            share = np.where(cruise, 1.0, self.rng.uniform(self.config.slowest, 1.0, (k, 3)))
+            self.shaper.goal[mask] = share * self.config.shaping.goal
+            self.flags[mask] = 0.0
             self._new_commands(mask)
         self.state[mask] = state
         self._sensors[mask] = 0.0
@@ -134,19 +144,22 @@ class CpuEngine:
         self.shaper.reset(mask, self.rng.random(k) * 0 if not self.training else 0.5 * self.rng.integers(0, 2, k))
         self.arms.reset(mask)
         self.episode_steps[mask] = self.age[mask] = 0
-        self.velocity[mask], self.yaw_rate[mask] = 0.0, 0.0
+        self.velocity[mask], self.yaw_rate[mask], self.drift[mask], self.disturbed[mask] = 0.0, 0.0, 0.0, False
 
     def _new_commands(self, mask: np.ndarray) -> None:
         k = int(mask.sum())
         if k:
-            self.flags[mask], self.height[mask] = command_sample(self.rng, k, self.config, self.robot.nominal_height_m)
-            self.command_left[mask] = self.rng.integers(100, 300, k)
+            flags, self.height[mask] = command_sample(self.rng, k, self.config, self.robot.nominal_height_m)
+            back = self.rng.random((k, 1)) < self.config.reversals
+            self.flags[mask] = np.where(back & self.flags[mask].any(1, keepdims=True), -self.flags[mask], flags)
+            first, last = self.config.redraw_s
+            self.command_left[mask] = self.rng.integers(round(first / STEP_S), round(last / STEP_S), k)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Advance 20 ms. action: (n, 15). Returns reward (n,), terminated (n,) bool, timed out (n,) bool."""
         self.actions[2], self.actions[1] = self.actions[1], self.actions[0]
         self.actions[0] = np.clip(action, -6, 6)
-        self.shaper.step(self.flags, self.height)
+        self.shaper.step(self.flags, self.height, self.disturbed)
         targets = self.default[: self.robot.n_lmo] + self.config.action_scale_rad * self.actions[0]
         targets[:, :12] += feedforward(
             self.shaper.swing(), self.shaper.height_ref, self.robot.nominal_height_m, LEG_M, self.config.lift_rad
@@ -179,6 +192,10 @@ class CpuEngine:
     def _external_forces(self) -> None:
         force = self._control[:, :, self.nu :]
         force[:] = 0.0
+        if self.training and self.config.torque_noise > 0:
+            legs = slice(6, 6 + self.robot.n_lmo)
+            noise = self.rng.uniform(-1, 1, (self.n, self.robot.n_lmo)) * self.config.torque_noise * self.effort
+            force[:, :, legs] = noise[:, None]
         c, s = np.cos(self.yaw), np.sin(self.yaw)
         if self.training and self.level > 0:
             f = self.disturbance.hand_force(self.shaper.v_ref[:, 0], self.config.hand_force_n * self.level)
@@ -206,6 +223,9 @@ class CpuEngine:
         legs = slice(7, 7 + self.robot.n_lmo)
         q, dq = self.qpos[:, legs], self.qvel[:, 6 : 6 + self.robot.n_lmo]
         self.yaw_rate += 0.08 * (self.qvel[:, 5] - self.yaw_rate)
+        v = self.in_heading_frame(self.qvel[:, :3])
+        moved = np.stack([v[:, 0], v[:, 1], self.qvel[:, 5]], axis=1)
+        self.drift += DRIFT_FILTER * (moved - self.shaper.v_ref - self.drift)
         z, vel, tilt, yaws, pos = [], [], [], [], []
         corners = np.array(self.robot.foot_corners) - np.array(self.robot.foot_site)
         for side in ("left", "right"):
@@ -220,7 +240,7 @@ class CpuEngine:
         lo, hi = self.soft_limits
         gap_yaw = yaws[0] - yaws[1]
         return Step(
-            velocity=self.in_heading_frame(self.qvel[:, :3]), yaw_rate=self.yaw_rate, gyro=self.qvel[:, 3:6],
+            velocity=v, drift=self.drift, yaw_rate=self.yaw_rate, gyro=self.qvel[:, 3:6],
             gravity=self.gravity, height=self.qpos[:, 2], v_ref=self.shaper.v_ref, height_ref=self.shaper.height_ref,
             moving=self.shaper.moving, swing=self.shaper.swing(), foot_z=np.stack(z, 1), foot_vel=np.stack(vel, 1),
             foot_tilt=np.stack(tilt, 1), foot_gap=self.in_heading_frame(pos[0] - pos[1])[:, :2],
@@ -228,26 +248,30 @@ class CpuEngine:
             torso_gyro=self.sensor("torso_gyro"), q_offset=q - self.default[: self.robot.n_lmo], dq=dq,
             limit_excess=(np.clip(lo - q, 0, None) + np.clip(q - hi, 0, None)).sum(1),
             torque_share=(self.kp * (applied - q) - self.kd * dq) / self.effort, action=self.actions[0],
-            last_action=self.actions[1], before_last_action=self.actions[2],
+            last_action=self.actions[1], before_last_action=self.actions[2], precision=self.config.precision,
         )  # fmt: skip
 
     def observe(self) -> tuple[np.ndarray, np.ndarray]:
         """Return actor (n, 91) and critic observations, float32. Call once per step: it advances a filter."""
         noisy = self._with_noise if self.training else lambda name, x: x
         feet, feet_vel = self.legs.feet(self.qpos[:, 7:19], self.qvel[:, 6:18])
-        gyro, gravity = self.qvel[:, 3:6], self.gravity
         fresh = self.age == 0
-        sample = noisy("base_velocity", base_velocity(feet, feet_vel, gyro, gravity))
-        self.velocity += VELOCITY_FILTER * (np.where(fresh[:, None], 0.0, sample) - self.velocity)
+        gyro, gravity = self.qvel[:, 3:6].copy(), self.gravity
+        velocity = np.where(fresh[:, None], 0.0, base_velocity(feet, feet_vel, gyro, gravity))
+        q, dq = self.qpos[:, 7:].copy(), self.qvel[:, 6:].copy()
+        now = {"base_velocity": velocity, "gyro": gyro, "gravity": gravity, "q": q, "dq": dq}
+        late = (self.lagged & ~fresh)[:, None]
+        seen = {name: np.where(late, self.measured.get(name, value), value) for name, value in now.items()}
+        self.measured = now
+        seen = {name: noisy(name, value) for name, value in seen.items()}
+        self.velocity += VELOCITY_FILTER * (seen.pop("base_velocity") - self.velocity)
+        self.disturbed = is_disturbed(self.velocity, seen["gravity"])
         terms = {
             "flags": self.flags,
             "v_ref": self.shaper.v_ref,
             "height_ref": self.shaper.height_ref[:, None],
             "base_velocity": self.velocity,
-            "gyro": noisy("gyro", gyro),
-            "gravity": noisy("gravity", gravity),
-            "q": noisy("q", self.qpos[:, 7:]),
-            "dq": noisy("dq", self.qvel[:, 6:]),
+            **seen,
             "last_action": self.actions[0],
             "clock": self.shaper.clock(),
         }

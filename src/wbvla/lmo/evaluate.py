@@ -6,7 +6,7 @@ In: a policy (actor observation -> action). Out: survival and reached speed per 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +88,7 @@ def run(cfg: EvaluateLmo) -> dict:
     from rich.console import Console
     from rich.table import Table
 
+    from wbvla.lmo.command import ShapingConfig
     from wbvla.lmo.controller import load_policy, weights_folder
     from wbvla.recipes.lmo import lmo_g1
     from wbvla.robots import get_robot
@@ -95,7 +96,8 @@ def run(cfg: EvaluateLmo) -> dict:
     robot = get_robot(cfg.robot)
     session, contract = load_policy(Path(cfg.policy) if cfg.policy else weights_folder(cfg.robot))
     infer = lambda obs: session.run(None, {"observation": obs})[0].astype(float)  # noqa: E731
-    figures = nine_commands(infer, robot, lmo_g1(), cfg.worlds, cfg.seconds, cfg.arms, cfg.push, cfg.height_m or None)
+    recipe = replace(lmo_g1(), shaping=ShapingConfig(**contract["shaping"]))
+    figures = nine_commands(infer, robot, recipe, cfg.worlds, cfg.seconds, cfg.arms, cfg.push, cfg.height_m or None)
     figures["policy"] = contract["policy_id"]
     table = Table("command", "survival", "vx m/s", "vy m/s", "wz rad/s", "height error m")
     for name, row in figures["commands"].items():

@@ -166,26 +166,40 @@ class Trainer:
         for name in ("checkpoint.safetensors", "checkpoint.json"):
             os.replace(out / f"{name}.tmp", out / name)
 
+    def begin_with(self, earlier: Path) -> None:
+        """Take the networks of an earlier run, whose recipe may differ, and nothing else of it.
+
+        Raises:
+            ValueError: no checkpoint there, or one of another robot or of networks of another size.
+        """
+        robot = _read_facts(earlier).get("robot")
+        if robot != self.robot.name:
+            raise ValueError(f"init: {earlier} is of robot {robot!r}, expected {self.robot.name!r}")
+        try:
+            self._load_networks(earlier)
+        except RuntimeError:
+            raise ValueError(f"init: {earlier} has networks of another size than the recipe") from None
+
+    def _load_networks(self, folder: Path) -> dict[str, torch.Tensor]:
+        tensors = load_file(folder / "checkpoint.safetensors")
+        self.alg.actor.load_state_dict(_part(tensors, "actor."))
+        self.alg.critic.load_state_dict(_part(tensors, "critic."))
+        return tensors
+
     def load(self, out: Path) -> None:
         """Continue from `save`. Worlds start new episodes.
 
         Raises:
             ValueError: no checkpoint there, or one of another robot or recipe.
         """
-        try:
-            facts = json.loads((out / "checkpoint.json").read_text())
-        except (FileNotFoundError, NotADirectoryError):
-            raise ValueError(f"no checkpoint in {out}: expected the --out folder of `wbvla lmo train`") from None
+        facts = _read_facts(out)
         ours = {"robot": self.robot.name, "recipe": asdict(self.config)}
         lines = differences(ours, {name: facts.get(name) for name in ours})
         if lines:
             raise ValueError(f"{out}: a checkpoint of something else ({lines[0]}); give the --recipe it was made with")
-        tensors = load_file(out / "checkpoint.safetensors")
-        part = lambda prefix: {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
-        self.alg.actor.load_state_dict(part("actor."))
-        self.alg.critic.load_state_dict(part("critic."))
+        tensors = self._load_networks(out)
         state = self.alg.optimizer.state_dict()
-        for key, value in part("optimizer.").items():
+        for key, value in _part(tensors, "optimizer.").items():
             index, name = key.split(".", 1)
             state["state"].setdefault(int(index), {})[name] = value
         self.alg.optimizer.load_state_dict(state)
@@ -199,3 +213,14 @@ class Trainer:
         self.curriculum.lengths.extend(facts["lengths"])
         self.env.set_harness(self.curriculum.harness)
         self.env.level = self.curriculum.level
+
+
+def _read_facts(folder: Path) -> dict:
+    try:
+        return json.loads((folder / "checkpoint.json").read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(f"no checkpoint in {folder}: expected the --out folder of `wbvla lmo train`") from None
+
+
+def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

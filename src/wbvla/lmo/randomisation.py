@@ -25,19 +25,19 @@ def flat_ground(robot: Robot, physics_s: float) -> mujoco.MjModel:
 def model_variants(robot: Robot, config: LmoConfig, rng: np.random.Generator | None) -> list[mujoco.MjModel]:
     """Compile the nominal model and, given `rng`, `config.variants - 1` randomised ones.
 
-    Friction 0.4-1.2, torso -1..+3 kg and +-3 cm, each hand 0..1.5 kg, gains +-15 % (a narrower range than the paper's
-    Table 5: the first policy; ranges are the ones the measuring prototype learned with).
+    Ranges are the configuration's; the torso's centre of mass moves by up to 3 cm, gains and damping by 15 %.
     """
     models = [flat_ground(robot, config.physics_s)]
     for _ in range(config.variants - 1 if rng is not None else 0):
         m = flat_ground(robot, config.physics_s)
         feet = [g for g in range(m.ngeom) if "foot" in m.geom(g).name]
-        m.geom_friction[feet, 0] = rng.uniform(0.4, 1.2)
+        m.geom_friction[feet, 0] = rng.uniform(*config.friction)
         torso = m.body("torso_link").id
-        m.body_mass[torso] += rng.uniform(-1, 3)
+        m.body_mass[torso] += rng.uniform(*config.torso_kg)
         m.body_ipos[torso] += rng.uniform(-0.03, 0.03, 3)
         for side in ("left", "right"):
-            m.body_mass[m.body(f"{side}_wrist_yaw_link").id] += rng.uniform(0, 1.5)
+            m.body_mass[m.body(f"{side}_wrist_yaw_link").id] += rng.uniform(*config.wrist_kg)
+        m.body_mass[1:] *= rng.uniform(1 - config.link_mass, 1 + config.link_mass, m.nbody - 1)
         scale = rng.uniform(0.85, 1.15, m.nu)
         m.actuator_gainprm[:, 0] *= scale
         m.actuator_biasprm[:, 1] *= scale
@@ -102,12 +102,12 @@ class ArmMotion:
 
 
 class Disturbance:
-    """Velocity jumps every 2-6 s, and a steady force against the forward motion in a third of the worlds."""
+    """Velocity jumps every 2-6 s, and a steady force against the forward motion in a share of the worlds."""
 
-    def __init__(self, n: int, rng: np.random.Generator) -> None:
+    def __init__(self, n: int, rng: np.random.Generator, share: float) -> None:
         self.rng, self.n = rng, n
         self.left = rng.integers(100, 300, n)
-        self.share = np.where(rng.random(n) < 0.35, rng.random(n), 0.0)
+        self.share = np.where(rng.random(n) < share, rng.random(n), 0.0)
 
     def push(self, velocity_xy: np.ndarray, size_m_s: float) -> None:
         """Add a jump to the horizontal base velocity (n, 2), in place, where one is due."""

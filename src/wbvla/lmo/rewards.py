@@ -16,6 +16,7 @@ class Step:
     """State of n worlds after a step. Velocities in the heading frame, m/s; joints are the policy's own (15)."""
 
     velocity: np.ndarray  # (n, 3) of the pelvis
+    drift: np.ndarray  # (n, 3) velocity and yaw rate minus their reference, low-passed over a stride
     yaw_rate: np.ndarray  # (n,) low-passed
     gyro: np.ndarray  # (n, 3)
     gravity: np.ndarray  # (n, 3)
@@ -38,6 +39,7 @@ class Step:
     action: np.ndarray  # (n, 15)
     last_action: np.ndarray  # (n, 15)
     before_last_action: np.ndarray  # (n, 15)
+    precision: float  # share of the second stage's rows
 
 
 CONTACT_M = 0.008
@@ -80,4 +82,13 @@ def rewards(s: Step) -> dict[str, np.ndarray]:
         "stand_still": standing * (-0.6 * np.abs(ahead) - 0.15 * np.clip(square(s.velocity) + square(s.gyro), 0, 4)),
         "alive": np.full(len(ahead), 0.6),
     }
+    if s.precision > 0:
+        still = standing * (s.swing <= 0).all(1)
+        rows |= {
+            "drift_xy": s.precision * 2.0 * np.exp(-square(s.drift[:, :2]) / 0.004),
+            "drift_yaw": s.precision * 1.5 * np.exp(-(s.drift[:, 2] ** 2) / 0.006),
+            "rest": s.precision
+            * still
+            * (-0.01 * np.clip(square(s.dq), 0, 60) - 0.4 * square(s.action - s.last_action)),
+        }
     return rows

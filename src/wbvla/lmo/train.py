@@ -21,6 +21,7 @@ class TrainLmo:
         recipe: name of a recipe in wbvla.recipes.lmo.
         robot: whose legs.
         out: folder of the run: checkpoint, log.jsonl and, at the end, export/ with the finished legs.
+        init: folder of a finished run, or of an earlier stage, whose networks to begin with; its recipe may differ.
         steps: environment steps of 20 ms in total, over all worlds and all earlier runs in `out`.
         minutes: end this run earlier, after so many minutes of wall time; 0 sets no limit.
         seed: of weights, commands and disturbances.
@@ -32,6 +33,7 @@ class TrainLmo:
     recipe: str = "lmo_g1"
     robot: str = "g1"
     out: str = "outputs/lmo"
+    init: str = ""
     steps: int = 20_000_000
     minutes: float = 0.0
     seed: int = 0
@@ -79,6 +81,8 @@ def run(cfg: TrainLmo) -> dict:
     if cfg.resume and (out / "checkpoint.json").exists():
         trainer.load(out)
         print(f"resumed {out} at {trainer.steps:,} steps", flush=True)
+    elif cfg.init:
+        trainer.begin_with(Path(cfg.init))
     start, start_steps, saved, result = time.time(), trainer.steps, time.time(), {}
     last = False
     try:

@@ -17,7 +17,14 @@ class LmoConfig:
         action_scale_rad: joint offset per unit of action. lift_rad: hip lift of the swing feed-forward.
         heights_m: range of commanded heights. nominal_share: share of commands at the nominal height.
         variants: compiled model variants for randomisation of friction, masses, gains.
-        push_m_s: base velocity jump at full curriculum. hand_force_n: steady force against the motion.
+        friction: range of the feet's sliding friction. torso_kg, wrist_kg: ranges of added mass.
+        link_mass: share by which each link's mass varies. torque_noise: share of each joint's torque limit.
+        sensor_lag_share: share of worlds whose joints and IMU arrive one step late.
+        push_m_s: base velocity jump at full curriculum.
+        hand_force_n, hand_force_share: steady force against the motion, and in which share of the worlds.
+        redraw_s: how long a command lasts. reversals: share of the redraws that reverse all flags.
+        slowest: least share of the cruise speeds that half of the episodes ask for.
+        precision: weight of the second stage's reward rows: no drift from the reference, stillness at rest.
         harness: start with the assist forces that are annealed away (reached unaided walking 10x sooner).
     """
 
@@ -30,8 +37,19 @@ class LmoConfig:
     heights_m: tuple[float, float] = (0.55, 0.76)
     nominal_share: float = 0.5
     variants: int = 16
+    friction: tuple[float, float] = (0.4, 1.2)
+    torso_kg: tuple[float, float] = (-1.0, 3.0)
+    wrist_kg: tuple[float, float] = (0.0, 1.5)
+    link_mass: float = 0.0
+    torque_noise: float = 0.0
+    sensor_lag_share: float = 0.0
     push_m_s: float = 0.6
     hand_force_n: float = 35.0
+    hand_force_share: float = 0.35
+    redraw_s: tuple[float, float] = (2.0, 6.0)
+    reversals: float = 0.0
+    slowest: float = 1.0
+    precision: float = 0.0
     episode_s: float = 20.0
     harness: bool = True
     hidden: tuple[int, ...] = (256, 128)
@@ -49,12 +67,36 @@ def lmo_g1() -> LmoConfig:
     return LmoConfig()
 
 
+def lmo_g1_stage2() -> LmoConfig:
+    """Return the second stage: start it from a run of `lmo_g1`. Wider everything, drift counts, rest is rest."""
+    return replace(
+        LmoConfig(),
+        shaping=ShapingConfig(rests=True),
+        heights_m=(0.45, 0.76),
+        variants=32,
+        friction=(0.3, 1.5),
+        torso_kg=(-2.0, 5.0),
+        wrist_kg=(0.0, 4.0),
+        link_mass=0.1,
+        torque_noise=0.03,
+        sensor_lag_share=0.4,
+        push_m_s=0.9,
+        hand_force_n=45.0,
+        redraw_s=(1.5, 5.0),
+        reversals=0.25,
+        slowest=0.5,
+        precision=1.0,
+        harness=False,
+        initial_std=0.45,
+    )
+
+
 def lmo_tiny() -> LmoConfig:
     """Return a seconds-long twin of `lmo_g1` for tests."""
     return replace(LmoConfig(), worlds=16, steps_per_update=16, variants=2, hidden=(32, 32), minibatches=2)
 
 
-RECIPES = {"lmo_g1": lmo_g1, "lmo_tiny": lmo_tiny}
+RECIPES = {"lmo_g1": lmo_g1, "lmo_g1_stage2": lmo_g1_stage2, "lmo_tiny": lmo_tiny}
 
 
 def get_recipe(name: str) -> LmoConfig:
