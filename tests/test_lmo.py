@@ -31,6 +31,28 @@ def test_shaping_reaches_the_goal_and_stops_without_changing_sign():
     assert abs(shaper.height_ref[0] - 0.6) < 1e-6
 
 
+def test_the_clock_rests_with_both_feet_down_until_something_happens():
+    shaper, rest, height = CommandShaper(1, 0.74, ShapingConfig(rests=True)), np.zeros((1, 3)), np.array([0.74])
+
+    def phases(n, flags=rest, disturbed=False):
+        seen = []
+        for _ in range(n):
+            shaper.step(flags, height, np.array([disturbed]))
+            seen.append(shaper.phase[0])
+        return np.array(seen)
+
+    phases(100, np.array([[1.0, 0, 0]]))
+    held = phases(150)[-50:]
+    assert (held == held[0]).all() and (shaper.swing() == 0).all()
+    steps = phases(1, disturbed=True).tolist() + phases(30).tolist()
+    assert (np.diff(steps) != 0).all(), "it steps on for a while after a push"
+    assert (np.diff(phases(150)[-50:]) == 0).all()
+    always = CommandShaper(1, 0.74, ShapingConfig())
+    before = always.phase.copy()
+    always.step(rest, height)
+    assert always.phase != before
+
+
 def test_feedforward_bends_the_knee_to_lower_the_pelvis():
     heights = np.array([0.74, 0.65, 0.55, 0.45])
     knee = feedforward(np.zeros((4, 2)), heights, 0.74, 0.63, 0.3)[:, 3]
