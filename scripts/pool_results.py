@@ -27,7 +27,7 @@ def storyboard(film: Path, to: Path) -> None:
     chosen = [frames[round(i)] for i in np.linspace(0, len(frames) - 1, PICTURES)]
     rows = [np.concatenate(chosen[i : i + 3], axis=1) for i in range(0, PICTURES, 3)]
     to.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.concatenate(rows)).save(to, optimize=True)
+    Image.fromarray(np.concatenate(rows)).quantize(128).save(to, optimize=True)
 
 
 def main(folders: list[str]) -> None:
@@ -48,7 +48,7 @@ def main(folders: list[str]) -> None:
         each = " | ".join(f"{row['successes']}/{row['trials']}" for row in rows)
         print(f"| `{name}` | {k}/{n} = {rate.rate:.0%} | {rate.low:.0%} to {rate.high:.0%} | {each} |")
     for name in names:
-        if name != "vla":
+        if name not in ("vla", "operator"):
             apart = "apart from" if separated(pooled["vla"], pooled[name]) else "not apart from"
             print(f"vla is {apart} {name}")
     same, repeated = (sum(run["realtime"][key] for run in runs) for key in ("same_outcome", "trials"))

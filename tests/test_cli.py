@@ -121,6 +121,22 @@ def test_a_missing_extra_is_named(tmp_path):
     assert_user_error(done, "torch", "pip install 'wbvla[train]'")
 
 
+@pytest.mark.parametrize("name", ["torch", None])
+def test_a_package_that_does_not_load_is_one_line(tmp_path, name):
+    broken = f"""
+import sys
+from wbvla.cli import main
+class Broken:
+    def find_spec(self, module, path=None, target=None):
+        if module == "torch":
+            raise ImportError("libcuda.so.1: cannot open shared object file", name={name!r})
+sys.meta_path.insert(0, Broken())
+sys.exit(main(sys.argv[1:]))"""
+    command = [sys.executable, "-c", broken, "lmo", "train", "--out", str(tmp_path), "--steps", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert_user_error(done, name or "", "libcuda.so.1", "wbvla doctor")
+
+
 def test_debug_shows_the_traceback(wbvla):
     done = wbvla("lam", "trian", env={"WBVLA_DEBUG": "1"})
     assert done.returncode == 1

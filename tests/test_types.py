@@ -1,5 +1,7 @@
 """Whole-body actions, states and contracts survive the round trip and refuse what they cannot hold."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,15 @@ def test_bad_actions_are_refused(bad):
 def test_flags_are_ternary():
     with pytest.raises(ValueError, match="-1, 0 or 1"):
         LocoCommand(s_x=2)
+
+
+def test_a_contract_is_on_the_disk_before_it_takes_its_place(tmp_path, monkeypatch):
+    """Else a power cut may leave its name with nothing in it."""
+    events, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (events.append("written"), fsync(descriptor)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (events.append("in place"), replace(a, b)))
+    save_contract(tmp_path / "contract.json", {"kind": "lmo"})
+    assert events == ["written", "in place"]
 
 
 def test_contract_round_trip_and_difference(tmp_path):

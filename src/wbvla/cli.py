@@ -83,6 +83,11 @@ def main(argv: list[str] | None = None) -> int:
         if debug or (error.name or "wbvla").split(".")[0] == "wbvla":
             raise
         return _fail(_missing_module(error.name))
+    except ImportError as error:
+        if debug or (error.name or "").split(".")[0] == "wbvla":
+            raise
+        package = f"{error.name.split('.')[0]} cannot be loaded: " if error.name else ""
+        return _fail(f"{package}{_one_line(error)}; wbvla doctor shows what is wrong here")
     except (ValueError, OSError) as error:
         if debug:
             raise

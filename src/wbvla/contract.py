@@ -11,6 +11,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from wbvla.data.durable import sync
+
 
 class ContractMismatch(ValueError):
     """Two contracts differ; the message lists every differing field."""
@@ -22,6 +24,7 @@ def save_contract(path: str | Path, contract: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(path.suffix + ".tmp")
     temporary.write_text(json.dumps(contract, indent=2, allow_nan=False) + "\n")
+    sync(temporary)
     os.replace(temporary, path)
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from wbvla.contract import require_match, save_contract
+from wbvla.data.durable import sync
 from wbvla.data.frames import HEAD, read_info
 from wbvla.robots.base import Robot
 from wbvla.types import ACTION_DIM, Observation, action_names, state_names
@@ -265,6 +266,7 @@ class EpisodeRecorder:
         for path in files:
             target = self.root / path.relative_to(self.stage)
             target.parent.mkdir(parents=True, exist_ok=True)
+            sync(path)
             os.replace(path, target)
         meta = sorted((self.stage / "meta" / "episodes").glob("chunk-*/file-*.parquet"))[-1:]
         meta += [self.stage / "meta" / "tasks.parquet", self.stage / "meta" / "stats.json"]
@@ -302,4 +304,5 @@ def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.tmp")
     shutil.copyfile(source, temporary)
+    sync(temporary)
     os.replace(temporary, target)

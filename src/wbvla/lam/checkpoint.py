@@ -16,12 +16,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from wbvla.contract import require_match
+from wbvla.data.durable import sync
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file so that a reader finds the old one or the new one, never a part."""
     temporary = path.with_name(f".{path.name}.tmp")  # a killed write is overwritten by the next
     save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+    sync(temporary)
     os.replace(temporary, path)
 
 

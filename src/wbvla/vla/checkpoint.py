@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from wbvla.contract import differences, load_contract, save_contract
+from wbvla.data.durable import sync
 from wbvla.vla.config import VlaConfig
 from wbvla.vla.model import REGRESSED, WholeBodyVla
 
@@ -40,6 +41,7 @@ def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
     write(new)
+    sync(new)
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         os.rename(folder, old)
