@@ -28,7 +28,13 @@ class Limiter:
         self._robot = robot
         self._period_s = period_s
         self._step_rad = arm_rate_rad_s * period_s
-        self._low, self._high = np.ascontiguousarray(robot.range_rad.T)
+        self._low, self._high = robot.range_rad.T.copy()
+        # The legs' policy aims beyond a joint's range to get torque near its end, as it did in training. Farther out
+        # than the torque limit reaches, a target changes nothing.
+        legs = slice(0, robot.n_lmo)
+        reach_rad = robot.array("effort")[legs] / robot.array("kp")[legs]
+        self._low[legs] -= reach_rad
+        self._high[legs] += reach_rad
         self._arm = slice(robot.n_lmo, robot.n_lmo + 14)
         self.targets_rad = robot.array("default").copy()
         self._start_rad = self.targets_rad.copy()
