@@ -151,6 +151,15 @@ def test_a_silent_death_does_not_quote_an_earlier_run(tmp_path):
         go(tmp_path, stage)
 
 
+def test_a_failed_stage_leaves_no_process_behind(tmp_path):
+    sleeper = "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    code = f"import subprocess, sys; {sleeper}; sys.exit(3)"
+    with pytest.raises(ValueError, match="exit code 3"):
+        go(tmp_path, Stage("bad", "bad", (sys.executable, "-c", code), {}, ("bad",)))
+    time.sleep(0.2)
+    assert end_leftovers(tmp_path) == []
+
+
 def test_a_missing_output_is_a_failure(tmp_path):
     empty = Stage("empty", "empty", (sys.executable, "-c", "pass"), {}, ("nothing",))
     with pytest.raises(ValueError, match="without its output"):

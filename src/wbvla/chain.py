@@ -125,6 +125,7 @@ class Runner:
             self._running.remove(running)
             stage, seconds = running.stage, time.monotonic() - running.started
             if code != 0:
+                _signal_group(running.process, signal.SIGKILL)  # what it started may outlive it
                 self.stamps.add_seconds(stage, seconds)
                 lines = _of_the_last_run(tail(self.log_path(stage), 15))
                 self.monitor.failed(stage, lines)
