@@ -89,7 +89,8 @@ def test_places_where_nothing_can_be_written_are_refused_at_once(wbvla, tmp_path
         ("stps: 3", ("unknown key 'stps'", "did you mean 'steps'?")),
         ("steps: many", ("steps: got 'many', expected int",)),
         ("steps: [", ("is not YAML", "line 1")),
-        ("steps: 3\nsteps: 4", ("'steps' is given twice",)),
+        ("steps: 3\nsteps: 4", ("line 2", "'steps' is given twice")),
+        ("evaluate-every: 3\nevaluate_every: 4", ("'evaluate_every' is given twice",)),
         ("- steps", ("got a list",)),
     ],
 )
@@ -102,6 +103,13 @@ def test_config_files_are_strict(wbvla, tmp_path, text, words):
 def test_missing_config_file_is_one_line(wbvla):
     assert_user_error(wbvla("lmo", "train", "--config", "nowhere.yaml"), "no config file at nowhere.yaml")
     assert_user_error(wbvla("lmo", "train", "--config"), "--config: got nothing")
+    assert_user_error(wbvla("lmo", "train", "--config="), "--config: got nothing")
+
+
+def test_one_config_file_at_most(wbvla, tmp_path):
+    (tmp_path / "a.yaml").write_text("steps: 3")
+    done = wbvla("lmo", "train", "--config", "a.yaml", "--config=a.yaml")
+    assert_user_error(done, "--config: got a second file")
 
 
 def test_flags_override_the_file_and_the_result_reads_back(wbvla, tmp_path):

@@ -265,6 +265,7 @@ def test_training_lowers_the_error_of_copying(videos, tmp_path):
         ({"k_s": float("inf")}, "k_s: got inf"),
         ({"k_s": float("nan")}, "k_s: got nan"),
         ({"seed": -1}, "seed: got -1"),
+        ({"checkpoint_s": -1.0}, "checkpoint_s: got -1"),
     ],
 )
 def test_wrong_settings_are_named(settings, tmp_path, change, message):

@@ -163,12 +163,12 @@ def _take_config_flags(argv: list[str]) -> tuple[list[str], str | None, bool]:
     for word in words:
         if word in ("--print-config", "--print_config"):
             print_config = True
-        elif word == "--config":
-            config_file = next(words, None)
-            if config_file is None:
+        elif word == "--config" or word.startswith("--config="):
+            if config_file is not None:
+                raise ValueError(f"--config: got a second file, expected one; {config_file} was given before")
+            config_file = word.removeprefix("--config=") if "=" in word else next(words, None)
+            if not config_file:
                 raise ValueError("--config: got nothing, expected a YAML file")
-        elif word.startswith("--config="):
-            config_file = word.removeprefix("--config=")
         else:
             rest.append(word)
     return rest, config_file, print_config
@@ -216,12 +216,12 @@ def _check_paths(config: Any) -> None:
         value = getattr(config, field.name)
         if (value == "" and field.default != "") or (isinstance(value, tuple) and "" in value):
             raise ValueError(f"{field.name}: got an empty text; is a shell variable unset?")
-        if field.name not in ("out", "json", "video") or not isinstance(value, str) or not value:
+        if field.name not in ("out", "cache", "json", "video") or not isinstance(value, str) or not value:
             continue
-        path = Path(value)
-        if field.name != "out" and path.is_dir():
+        path, is_file = Path(value), field.name in ("json", "video")
+        if is_file and path.is_dir():
             raise ValueError(f"{field.name}: {value} is a folder, expected a file to write")
-        folders = [path, *path.parents] if field.name == "out" else path.parents
+        folders = path.parents if is_file else [path, *path.parents]
         in_the_way = next((p for p in folders if p.exists() and not p.is_dir()), None)
         if in_the_way is not None:
             raise ValueError(f"{field.name}: {in_the_way} is a file, expected a folder; choose another")
