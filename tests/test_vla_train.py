@@ -93,6 +93,29 @@ def test_pretraining_learns_the_labels_resumes_and_initialises(dataset, labels, 
     assert not np.array_equal(bright["codes_mani"], dark["codes_mani"])
 
 
+DAMAGES = [
+    ("model.safetensors", b""),
+    ("model.safetensors", None),
+    ("training/optimizer.safetensors", b"{}"),
+    ("training/optimizer.safetensors", None),
+    ("training/state.json", b""),
+    ("training/state.json", b"{}"),
+]
+
+
+@pytest.mark.parametrize(("name", "content"), DAMAGES)
+def test_a_damaged_run_is_named_and_not_continued(dataset, tmp_path, name, content):
+    cfg = Finetune(str(tmp_path / "run"), str(dataset), recipe="small", steps=4, batch=4)
+    with pytest.raises(KeyboardInterrupt):
+        run_finetune(cfg, interrupt_at(2))
+    (tmp_path / "run" / name).unlink()
+    if content is not None:
+        (tmp_path / "run" / name).write_bytes(content)
+    with pytest.raises(ValueError, match="damaged") as caught:
+        run_finetune(cfg)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_finished_run_is_kept_and_another_one_is_refused(dataset, tmp_path):
     cfg = Finetune(str(tmp_path / "run"), str(dataset), recipe="small", steps=2, batch=4)
     run_finetune(cfg)
@@ -127,6 +150,10 @@ def test_labels_of_other_frames_are_refused(dataset, labels, tmp_path):
         ({"robot": "r2d2"}, ValueError, "robot: got 'r2d2'"),
         ({"steps": 0}, ValueError, "steps: got 0"),
         ({"hold_out": 1.0}, ValueError, "hold_out: got 1.0"),
+        ({"seed": -1}, ValueError, "seed: got -1"),
+        ({"checkpoint_s": -1.0}, ValueError, "checkpoint_s: got -1"),
+        ({"learning_rate": float("inf")}, ValueError, "learning_rate: got inf"),
+        ({"labels": ("nowhere",)}, FileNotFoundError, "no labels here"),
     ],
 )
 def test_user_mistakes_are_one_line(dataset, tmp_path, change, error, message):

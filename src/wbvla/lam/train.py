@@ -106,8 +106,8 @@ def _resolve(cfg: TrainLam) -> LamRecipe:
         raise ValueError(f"k_s: got {cfg.k_s}, expected a positive number of seconds, for example 0.5")
     if cfg.seed < 0:
         raise ValueError(f"seed: got {cfg.seed}, expected at least 0")
-    if not cfg.checkpoint_s > 0:
-        raise ValueError(f"checkpoint_s: got {cfg.checkpoint_s}, expected a positive number of seconds")
+    if not cfg.checkpoint_s >= 0:
+        raise ValueError(f"checkpoint_s: got {cfg.checkpoint_s}, expected at least 0 s")
     return replace(recipe, steps=steps, batch=batch, features=replace(recipe.features, image_size=cfg.size))
 
 

@@ -178,8 +178,8 @@ def _plan(cfg: Pretrain | Finetune):
             raise ValueError(f"{name}: got {getattr(cfg, name)}, expected at least 1")
     if cfg.seed < 0:
         raise ValueError(f"seed: got {cfg.seed}, expected at least 0")
-    if not cfg.checkpoint_s > 0:
-        raise ValueError(f"checkpoint_s: got {cfg.checkpoint_s}, expected a positive number of seconds")
+    if not cfg.checkpoint_s >= 0:
+        raise ValueError(f"checkpoint_s: got {cfg.checkpoint_s}, expected at least 0 s")
     if not 0 < cfg.learning_rate < float("inf"):
         raise ValueError(f"learning_rate: got {cfg.learning_rate}, expected a positive number, for example 1e-3")
     torch.set_num_threads(cfg.threads)
