@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wbvla.collect.sim import Attempt, CollectSim, collect, episode_seed, run
+from wbvla.collect.sim import NUDGE_N, NUDGE_NM, Attempt, CollectSim, Nudges, collect, episode_seed, run
 from wbvla.data.frames import FrameCache
 
 FACTS = {"by": "test"}
@@ -77,6 +77,30 @@ def test_seeds_stay_in_their_split_and_blocks_keep_apart() -> None:
         assert {episode_seed(config(Path("x"), split=split, seed=7), i) for i in range(len(seeds))} == set(seeds)
     with pytest.raises(ValueError, match="split: got 'exam'"):
         episode_seed(config(Path("x"), split="exam"), 0)
+
+
+class Pushed:
+    """Stands in for a plant: knows what pushes it."""
+
+    def push(self, wrench: np.ndarray) -> None:
+        self.wrench = wrench
+
+
+def test_nudges_are_moments_of_bounded_force_with_rest_between() -> None:
+    def history(rate_hz: float) -> np.ndarray:
+        plant = Pushed()
+        nudges, wrenches = Nudges(plant, np.random.default_rng(0), rate_hz), []
+        for _ in range(20 * 600):
+            nudges.step()
+            wrenches.append(plant.wrench)
+        return np.array(wrenches)
+
+    wrenches = history(0.3)
+    assert not history(0.0).any()
+    assert not wrenches[:, 2:5].any()
+    assert 0.9 * NUDGE_N < np.abs(wrenches[:, :2]).max() <= NUDGE_N
+    assert 0.9 * NUDGE_NM < np.abs(wrenches[:, 5]).max() <= NUDGE_NM
+    assert 0.1 < (wrenches[:, 5] != 0).mean() < 0.25  # 0.3 a second, 0.65 s long on average
 
 
 def test_bad_numbers_are_refused() -> None:

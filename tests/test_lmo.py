@@ -114,6 +114,19 @@ def test_train_export_and_resume(tiny_run, capsys):
     assert json.loads((tiny_run / "checkpoint.json").read_text())["steps"] == 16 * 16 * 5
 
 
+def test_a_run_that_begins_with_another_keeps_its_history(tiny_run, tmp_path):
+    from wbvla.lmo.train import TrainLmo, run
+
+    before = json.loads((tiny_run / "checkpoint.json").read_text())
+    run(TrainLmo(recipe="lmo_tiny", init=str(tiny_run), out=str(tmp_path), steps=1, evaluate_every=100, threads=1))
+    for facts in (
+        json.loads((tmp_path / "checkpoint.json").read_text()),
+        json.loads((tmp_path / "export" / "contract.json").read_text())["provenance"],
+    ):
+        assert facts["steps"] == 16 * 16
+        assert facts["earlier"] == [{"steps": before["steps"], "recipe": before["recipe"]}]
+
+
 def test_controller_equals_engine(tiny_run):
     """The robot's controller and the training engine turn the same states into the same joint targets."""
     from wbvla.lmo.controller import LmoController

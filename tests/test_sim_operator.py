@@ -10,7 +10,7 @@ import pytest
 from wbvla.robots import get_robot
 from wbvla.sim.env import TaskEnv
 from wbvla.sim.ik import ArmSolver
-from wbvla.sim.operator import DWELL_S, PERIOD_S, ScriptedOperator, TernaryFlag
+from wbvla.sim.operator import AIM_LIMIT_M, DWELL_S, PERIOD_S, ScriptedOperator, TernaryFlag
 from wbvla.sim.seeds import seeds_for
 from wbvla.sim.tasks import get_task
 from wbvla.sim.tasks.base import box_gap
@@ -49,7 +49,7 @@ def judge(*pieces):
             False,
             "fall",
         ),
-        ([(HOLDING, 15), (replace(HOLDING, t_s=35.0), 1)], True, False, False, "timeout"),
+        ([(HOLDING, 15), (replace(HOLDING, t_s=30.0), 1)], True, False, False, "timeout"),
     ],
 )
 def test_rules(pieces, grab, push, success, failure):
@@ -96,11 +96,10 @@ def test_flag_has_hysteresis():
     assert flag.update(0.04) == 0
 
 
-@pytest.mark.parametrize("slips_hz", [0.0, 1.0])
-def test_operator_speaks_flags_with_dwell_and_smooth_arms(slips_hz):
+def test_operator_speaks_flags_with_dwell_and_smooth_arms():
     rng = np.random.default_rng(1)
     robot = get_robot("g1")
-    operator = ScriptedOperator(get_task("cart-pushing"), robot, rng, slips_hz)
+    operator = ScriptedOperator(get_task("cart-pushing"), robot, rng)
     state, actions = START, []
     for _ in range(600):
         state = replace(
@@ -116,17 +115,6 @@ def test_operator_speaks_flags_with_dwell_and_smooth_arms(slips_hz):
     assert np.abs(np.diff(actions[:, :14], axis=0)).max() <= 1.5 * PERIOD_S + 1e-6
     low, high = robot.range_rad[15:29].T.astype(np.float32)
     assert (actions[:, :14] >= low).all() and (actions[:, :14] <= high).all()
-
-
-def test_slips_press_wrong_keys_and_only_where_asked_for():
-    def flags(slips_hz):
-        operator = ScriptedOperator(get_task("cart-pushing"), get_robot("g1"), np.random.default_rng(3), slips_hz)
-        return np.array([operator.act(START).loco.flags for _ in range(400)])
-
-    steady, slipping = flags(0.0), flags(0.5)
-    assert (steady[10:] == steady[10]).all()
-    wrong = (slipping != steady).any(1).mean()
-    assert 0.1 < wrong < 0.7  # half a slip a second, 0.4 to 1.5 s long, a third of them no mistake
 
 
 def test_arm_solver_reaches_with_both_palms_and_mirrors():
@@ -147,6 +135,12 @@ def shipped():
         return shipped_controller("g1")
     except ValueError as error:
         pytest.skip(str(error))
+
+
+def test_every_correction_of_the_palms_is_within_reach():
+    operator = ScriptedOperator(get_task("cart-pushing"), get_robot("g1"), np.random.default_rng(0))
+    for signs in np.random.default_rng(1).choice([-1, 1], (16, 2, 3)):
+        operator._solver.solve(*(operator._places + AIM_LIMIT_M * signs))
 
 
 @pytest.mark.slow

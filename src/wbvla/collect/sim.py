@@ -22,6 +22,7 @@ from wbvla.data.progress import Progress
 from wbvla.types import Observation
 
 FPS = 20
+NUDGE_S, NUDGE_N, NUDGE_NM = (0.3, 1.0), 30.0, 8.0  # how long, how hard aside, how hard around the vertical
 MAX_IMAGE_PX = 480  # what the simulator's frame buffer holds
 CAMERA_DELAY_S = (0.03, 0.07)
 CONTROL_DELAY_STEPS = 1
@@ -40,7 +41,7 @@ class CollectSim:
         image_size: side of the head images, pixels.
         seed: where in the split to begin; different seeds give different episodes.
         split: whose episode seeds: train, validation or test.
-        slips_hz: how often the operator presses a wrong key, per second of the episode.
+        nudges_hz: how often somebody bumps into the robot, per second of the episode; see `Nudges`.
         json: file for the counts.
     """
 
@@ -52,7 +53,7 @@ class CollectSim:
     image_size: int = 96
     seed: int = 0
     split: str = "train"
-    slips_hz: float = 0.15
+    nudges_hz: float = 0.3
     json: str | None = None
 
     def __post_init__(self) -> None:
@@ -61,8 +62,8 @@ class CollectSim:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected at least {least}")
         if self.image_size % 2 or self.image_size > MAX_IMAGE_PX:
             raise ValueError(f"image_size: got {self.image_size}, expected an even number up to {MAX_IMAGE_PX}")
-        if not 0.0 <= self.slips_hz <= 2.0:
-            raise ValueError(f"slips_hz: got {self.slips_hz}, expected 0 to 2 per second")
+        if not 0.0 <= self.nudges_hz <= 2.0:
+            raise ValueError(f"nudges_hz: got {self.nudges_hz}, expected 0 to 2 per second")
 
 
 @dataclass
@@ -114,7 +115,7 @@ def collect(cfg: CollectSim, attempt: Callable[[CollectSim, int], Attempt], fact
 
     started = time.monotonic()
     robot, text = get_robot(cfg.robot), get_task(cfg.task).text
-    facts = {"simulated": cfg.task, "split": cfg.split, "seed": cfg.seed, "slips_hz": cfg.slips_hz, **facts}
+    facts = {"simulated": cfg.task, "split": cfg.split, "seed": cfg.seed, "nudges_hz": cfg.nudges_hz, **facts}
     saved = saved_episodes(cfg.out, provenance_of(robot, FPS, cfg.image_size, text, facts))
     failures: Counter[str] = Counter()
     if len(saved) < cfg.episodes:
@@ -193,6 +194,30 @@ def _record(recorder, results: _InOrder, cfg: CollectSim) -> Counter[str]:
     return failures
 
 
+class Nudges:
+    """Somebody bumps into the robot now and then: a level force and a vertical torque on the pelvis for a moment.
+
+    The operator only ever sees small errors, because it corrects them at once; a policy that learned from such
+    recordings alone knows no way back from a large one. Nudges make large errors without a single wrong action in the
+    recording (noise injection into demonstrations, DART: Laskey et al. 2017).
+    """
+
+    def __init__(self, plant, rng: np.random.Generator, rate_hz: float) -> None:
+        self._plant, self._rng, self._rate_hz, self._left_s = plant, rng, rate_hz, 0.0
+
+    def step(self) -> None:
+        """Begin, keep on or end; call once per 50 ms."""
+        self._left_s -= 1 / FPS
+        if self._left_s > 0.0:
+            return
+        wrench = np.zeros(6)
+        if self._rng.random() < self._rate_hz / FPS:
+            self._left_s = self._rng.uniform(*NUDGE_S)
+            wrench[:2] = self._rng.uniform(-NUDGE_N, NUDGE_N, 2)
+            wrench[5] = self._rng.uniform(-NUDGE_NM, NUDGE_NM)
+        self._plant.push(wrench)
+
+
 _ENVIRONMENTS: dict[CollectSim, tuple[Any, Any]] = {}  # this worker's environment and operator
 
 
@@ -209,16 +234,18 @@ def simulate(cfg: CollectSim, seed: int) -> Attempt:
             camera_delay_s=CAMERA_DELAY_S,
             control_delay_steps=CONTROL_DELAY_STEPS,
         )
-        _ENVIRONMENTS[cfg] = env, ScriptedOperator(env.task, env.robot, np.random.default_rng(seed), cfg.slips_hz)
+        _ENVIRONMENTS[cfg] = env, ScriptedOperator(env.task, env.robot, np.random.default_rng(seed))
     env, operator = _ENVIRONMENTS[cfg]
     observation = env.reset(seed)
     operator.reset(np.random.default_rng([seed, 1]))
+    nudges = Nudges(env.plant, np.random.default_rng([seed, 2]), cfg.nudges_hz)
     start_s, result, info = env.t_s, Attempt(success=False), {"done": False}
     while not info["done"]:
         result.images.append(observation.image)
         result.states.append(observation.state)
         result.t_capture_s.append(observation.t_capture_s - start_s)
         result.t_state_s.append(env.t_s - start_s)
+        nudges.step()
         observation, info = env.step(operator.act(env.privileged()).to_vector())
         result.actions.append(env.applied)
     if not info["success"]:

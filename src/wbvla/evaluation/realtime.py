@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wbvla.evaluation.rollout import TICK_S, Episode
+from wbvla.evaluation.rollout import Episode, conclude
 
 if TYPE_CHECKING:
     from wbvla.evaluation.run import Evaluate
@@ -91,14 +91,4 @@ def _trial(cfg: Evaluate, seed: int, address: str, legs, image_size: int) -> tup
             adapter.close()
         round_trips_ms = list(client.round_trip_ms)
     loop = report["loop"]
-    episode = Episode(
-        seed=seed,
-        success=report["success"],
-        fallen=report["fallen"],
-        failure=report["failure"] or ("" if report["success"] else "timeout"),
-        subgoals=report["subgoals"],
-        simulated_s=round(loop["ticks"] * TICK_S, 3),
-        wall_s=time.perf_counter() - started,
-        flag_differences=loop["flag_differences"],
-    )
-    return episode, round_trips_ms
+    return conclude(report, seed, loop["ticks"], started, loop["flag_differences"]), round_trips_ms

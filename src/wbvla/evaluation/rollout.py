@@ -1,9 +1,9 @@
 """One closed-loop episode in simulated time.
 
-In: an environment, a policy, a seed, the policy's latency. Out: an `Episode`: verdict, subgoals, times, flag check.
-Time is the environment's: every 20 ms the chunk player is asked what to do, every 0.1 s the policy gets the newest
-(camera-delayed) observation, and its answer can be played one latency later, by age: the same code and the same
-rules as on the robot, so that a slow policy is judged as slow as it is.
+In: a task, a robot, a policy, a seed, the policy's latency. Out: an `Episode`: verdict, subgoals, times, flag check.
+A policy drives the very loop that runs a robot (runtime.loop) on a simulated clock: ten times a second it gets the
+newest (camera-delayed) picture, and its answer can be played one latency later, by age. A slow policy is judged as slow
+as it is; only the machine's jitter differs from wall time. The operator acts in the environment directly.
 """
 
 from __future__ import annotations
@@ -11,18 +11,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from wbvla.evaluation.policies import Operator, Policy
-from wbvla.runtime.chunk import ChunkPlayer
-from wbvla.types import FLAGS
+from wbvla.evaluation.policies import CHUNK_FPS, Operator, Policy
+from wbvla.runtime.wire import Answer, Request
+from wbvla.types import FLAGS, Observation, state_names
 
-QUERY_S = 0.1
 TICK_S = 0.02
-EPSILON_S = 1e-6  # simulated times are sums of ticks
 
 
 @dataclass(frozen=True)
@@ -47,89 +45,104 @@ class Episode:
 
 
 def rollout(
-    env: Any,
+    task: str,
+    robot: str,
     policy: Policy | Operator,
     seed: int,
     latency_s: float = 0.0,
-    film: Callable[[Any], None] | None = None,
+    image_size: int = 0,
+    controller: Any = None,
+    watch: Callable[[Any], None] | None = None,
 ) -> Episode:
     """Run one episode to its end.
 
     Args:
-        env: a wbvla.sim.env.TaskEnv.
+        task, robot: names.
         policy: answers observations with chunks, or the operator.
         seed: of the episode.
-        latency_s: from asking the policy to having its answer; multiples of 20 ms act.
-        film: called with the environment after every tick.
+        latency_s: from asking the policy to having its answer; multiples of 20 ms act, one at the least.
+        image_size: side of the head picture in pixels; 0 for policies that do not look.
+        controller: the legs; None uses the shipped ones.
+        watch: called with the environment (sim.env.TaskEnv) after every tick.
     """
-    started = time.perf_counter()
-    env.reset(seed)
+    from wbvla.lmo.controller import shipped_controller
+
+    controller = controller or shipped_controller(robot)
     policy.reset(seed)
-    first_s, differences = env.t_s, 0
-    source = _operator_actions if isinstance(policy, Operator) else _policy_actions
-    for action in source(env, policy, latency_s):
-        env.tick(action)
-        differences += int(not np.array_equal(env.applied[FLAGS], action.loco.flags))
-        if film is not None:
-            film(env)
-        info = env.info()
-        if info["done"]:
-            break
+    if isinstance(policy, Operator):
+        return _operated(task, robot, policy, seed, controller, watch)
+    from wbvla.runtime.clock import SimulatedClock
+    from wbvla.runtime.lockstep import LockstepLink
+    from wbvla.runtime.loop import FastLoop
+    from wbvla.runtime.sim_robot import SimRobot
+
+    started, clock = time.perf_counter(), SimulatedClock()
+    adapter = SimRobot(task, robot, controller, clock, seed, image_size, watch)
+    try:
+        adapter.camera()  # on a robot, the first picture goes into greeting the server
+        link = LockstepLink(lambda request: answer(policy, request), clock, latency_s)
+        loop = FastLoop(adapter.robot, adapter, controller, link, adapter.task_text, clock)
+        report = loop.run(adapter.env.task.time_limit_s + 1.0, adapter.done)
+        return conclude(adapter.env.info(), seed, report.ticks, started, report.flag_differences)
+    finally:
+        adapter.close()
+
+
+def answer(policy: Policy, request: Request) -> Answer:
+    """Let a policy of this process answer a request of the loop."""
+    observation = Observation(request.image, request.state, request.task, request.t_capture_s)
+    return Answer(request.t_capture_s, 0.0, policy.infer(observation)["chunk"], CHUNK_FPS)
+
+
+def conclude(verdict: dict[str, Any], seed: int, ticks: int, started: float, flag_differences: int) -> Episode:
+    """Make an Episode of the environment's (or `wbvla run`'s) verdict."""
     return Episode(
         seed=seed,
-        success=bool(info["success"]),
-        fallen=bool(info["fallen"]),
-        failure=info["failure"],
-        subgoals={k: bool(v) for k, v in info["subgoals"].items()},
-        simulated_s=round(env.t_s - first_s, 3),
+        success=bool(verdict["success"]),
+        fallen=bool(verdict["fallen"]),
+        failure=verdict["failure"] or ("" if verdict["success"] else "timeout"),
+        subgoals={k: bool(v) for k, v in verdict["subgoals"].items()},
+        simulated_s=round(ticks * TICK_S, 3),
         wall_s=time.perf_counter() - started,
-        flag_differences=differences,
+        flag_differences=flag_differences,
     )
 
 
-def _policy_actions(env: Any, policy: Policy, latency_s: float):
-    """Yield the action of every tick: ask, wait for the answer, play the newest one by age."""
-    n = env.robot.n_lmo
-    player = ChunkPlayer(env.robot.array("default")[n : n + 14], env.robot.nominal_height_m)
-    pending: tuple[float, np.ndarray, float] | None = None
-    start_s, next_query_s = env.t_s, 0.0
-    while True:
-        now_s = env.t_s - start_s  # times count from the episode's first state, as in the recordings
-        if pending is not None and now_s >= pending[0] - EPSILON_S:
-            player.put(pending[1], pending[2])
-            pending = None
-        if pending is None and now_s >= next_query_s - EPSILON_S:
-            observation = env.observe()
-            observation = replace(observation, t_capture_s=observation.t_capture_s - start_s)
-            chunk = policy.infer(observation)["chunk"]
-            next_query_s = now_s + QUERY_S
-            if latency_s <= EPSILON_S:
-                player.put(chunk, observation.t_capture_s)
-            else:
-                pending = (now_s + latency_s, chunk, observation.t_capture_s)
-        yield player.at(now_s)[0]
+def _operated(task: str, robot: str, operator: Operator, seed: int, controller, watch) -> Episode:
+    """Let the operator act 20 times a second, each action lasting 2 or 3 ticks in turn, as in recording."""
+    from wbvla.sim.env import TaskEnv
+
+    started = time.perf_counter()
+    env = TaskEnv(task, robot, image_size=0, controller=controller)
+    env.reset(seed)
+    ticks = differences = 0
+    try:
+        while not env.info()["done"]:
+            if ticks % 5 in (0, 3):
+                action = operator.act(env.privileged())
+            env.tick(action)
+            ticks += 1
+            differences += int(not np.array_equal(env.applied[FLAGS], action.loco.flags))
+            if watch is not None:
+                watch(env)
+        return conclude(env.info(), seed, ticks, started, differences)
+    finally:
+        env.close()
 
 
-def _operator_actions(env: Any, policy: Operator, latency_s: float):
-    """Yield the operator's action of every tick: it acts 20 times a second, each action lasting 2 or 3 ticks."""
-    steps = 0
-    while True:
-        action = policy.act(env.privileged())
-        for _ in range(3 if steps % 2 else 2):
-            yield action
-        steps += 1
-
-
-def measure_latency(env: Any, policy: Policy | Operator, seed: int, samples: int = 15) -> float:
+def measure_latency(policy: Policy | Operator, image_size: int, robot: str, samples: int = 15) -> float:
     """Return the policy's median inference time on this machine, rounded up to whole 20 ms ticks.
 
     Rounding makes an evaluation repeatable: small differences in speed between two runs do not change the outcome.
     """
+    from wbvla.robots import get_robot
+
     if isinstance(policy, Operator):
         return 0.0
-    env.reset(seed)
-    policy.reset(seed)
-    observation = env.observe()
+    policy.reset(0)
+    n_state = len(state_names(get_robot(robot).joints))
+    picture = np.zeros((image_size, image_size, 3), np.uint8)
+    observation = Observation(picture, np.zeros(n_state, np.float32), "measure", 0.0)
     seconds = []
     for _ in range(samples + 3):
         started = time.perf_counter()

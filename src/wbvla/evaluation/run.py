@@ -97,7 +97,7 @@ def _in_simulated_time(cfg: Evaluate, seeds: list[int]) -> tuple[list, float]:
 
     with Workers(min(cfg.workers, cfg.trials)) as workers:
         # The first worker is alone while it measures: the others start with the trials.
-        latency_s = cfg.latency_s if cfg.latency_s is not None else workers.submit(_latency, cfg, seeds[0]).result()
+        latency_s = cfg.latency_s if cfg.latency_s is not None else workers.submit(_latency, cfg).result()
         episodes = _all_trials(workers, cfg, seeds, latency_s)
         if cfg.video is not None:
             best = next((e.seed for e in episodes if e.success), seeds[0])
@@ -157,41 +157,40 @@ def _all_trials(workers: Any, cfg: Evaluate, seeds: list[int], latency_s: float)
     return [future.result() for future in futures]
 
 
-_PARTS: dict[Evaluate, tuple[Any, Any]] = {}  # this worker's environment and policy
+_POLICIES: dict[Evaluate, Any] = {}  # this worker's policy
 
 
-def _parts(cfg: Evaluate) -> tuple[Any, Any]:
-    if cfg not in _PARTS:
+def _policy(cfg: Evaluate) -> tuple[Any, int]:
+    """Return the policy and the size of the pictures it looks at."""
+    if cfg not in _POLICIES:
         from wbvla.evaluation.policies import load_policy
-        from wbvla.sim.env import TaskEnv
 
-        policy = load_policy(cfg.policy, cfg.task, cfg.robot, cfg.checkpoint, cfg.dataset, cfg.seed)
+        _POLICIES[cfg] = load_policy(cfg.policy, cfg.task, cfg.robot, cfg.checkpoint, cfg.dataset, cfg.seed)
         if "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(1)
-        size = getattr(policy, "image_size", 0)
-        _PARTS[cfg] = (TaskEnv(cfg.task, cfg.robot, image_size=size), policy)
-    return _PARTS[cfg]
+    policy = _POLICIES[cfg]
+    return policy, getattr(policy, "image_size", 0)
 
 
-def _latency(cfg: Evaluate, seed: int) -> float:
+def _latency(cfg: Evaluate) -> float:
     from wbvla.evaluation.rollout import measure_latency
 
-    return measure_latency(*_parts(cfg), seed)
+    return measure_latency(*_policy(cfg), cfg.robot)
 
 
-def _trial(cfg: Evaluate, seed: int, latency_s: float):
+def _trial(cfg: Evaluate, seed: int, latency_s: float, watch: Any = None):
     from wbvla.evaluation.rollout import rollout
 
-    return rollout(*_parts(cfg), seed, latency_s)
+    policy, image_size = _policy(cfg)
+    return rollout(cfg.task, cfg.robot, policy, seed, latency_s, image_size, watch=watch)
 
 
 def _film(cfg: Evaluate, seed: int, latency_s: float) -> None:
     from wbvla.evaluation.film import Film
-    from wbvla.evaluation.rollout import rollout
 
     film = Film(cfg.video)
     try:
-        rollout(*_parts(cfg), seed, latency_s, film)
+        _trial(cfg, seed, latency_s, film)
     finally:
         film.close()
 

@@ -42,6 +42,7 @@ def run(cfg: ExportLmo) -> dict:
     trainer.load(Path(cfg.run_folder))
     scores = trainer.evaluate(cfg.worlds)
     command = f"wbvla lmo train --recipe {cfg.recipe} --robot {cfg.robot} --steps {trainer.steps}"
+    command += " --init EARLIER" * bool(trainer.earlier)
     contract = export(trainer, Path(cfg.out), command, scores)
     print(f"wrote {cfg.out}: {contract['policy_id']}, survival {scores['survival']:.3f}")
     return contract
@@ -85,7 +86,10 @@ def export(trainer, out: Path, command: str, scores: dict) -> dict:
         "action_scale_rad": config.action_scale_rad, "lift_rad": config.lift_rad, "leg_m": LEG_M,
         "velocity_filter": VELOCITY_FILTER, "nominal_height_m": robot.nominal_height_m,
         "height_range_m": list(config.heights_m), "shaping": asdict(config.shaping),
-        "provenance": {"command": command, "commit": _commit(), "steps": trainer.steps, "scores": scores},
+        "provenance": {
+            "command": command, "commit": _commit(), "steps": trainer.steps, "earlier": trainer.earlier,
+            "scores": scores,
+        },
     }  # fmt: skip
     save_contract(out / "contract.json", contract)
     return contract

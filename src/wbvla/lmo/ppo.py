@@ -74,6 +74,7 @@ class Trainer:
         self.curriculum = Curriculum(config.harness)
         self.env.set_harness(self.curriculum.harness)
         self.steps = self.updates = 0
+        self.earlier: list[dict] = []  # steps and recipe of the runs whose networks this one began with
         self.obs = self._observe()
         self.alg = self._ppo()
 
@@ -160,25 +161,32 @@ class Trainer:
             "kind": "lmo-checkpoint", "robot": self.robot.name, "recipe": asdict(self.config), "steps": self.steps,
             "updates": self.updates, "learning_rate": self.alg.learning_rate, "harness": self.curriculum.harness,
             "level": self.curriculum.level, "lengths": list(self.curriculum.lengths),
-            "numpy": self.env.rng.bit_generator.state,
+            "numpy": self.env.rng.bit_generator.state, "earlier": self.earlier,
         }  # fmt: skip
         (out / "checkpoint.json.tmp").write_text(json.dumps(facts))
         for name in ("checkpoint.safetensors", "checkpoint.json"):
             os.replace(out / f"{name}.tmp", out / name)
 
     def begin_with(self, earlier: Path) -> None:
-        """Take the networks of an earlier run, whose recipe may differ, and nothing else of it.
+        """Take the networks and the curriculum's place of an earlier run, whose recipe may differ.
 
         Raises:
             ValueError: no checkpoint there, or one of another robot or of networks of another size.
         """
-        robot = _read_facts(earlier).get("robot")
-        if robot != self.robot.name:
-            raise ValueError(f"init: {earlier} is of robot {robot!r}, expected {self.robot.name!r}")
+        facts = _read_facts(earlier)
+        if facts.get("robot") != self.robot.name:
+            raise ValueError(f"init: {earlier} is of robot {facts.get('robot')!r}, expected {self.robot.name!r}")
         try:
             self._load_networks(earlier)
         except RuntimeError:
             raise ValueError(f"init: {earlier} has networks of another size than the recipe") from None
+        self._set_curriculum(facts)
+        self.earlier = [*facts["earlier"], {"steps": facts["steps"], "recipe": facts["recipe"]}]
+
+    def _set_curriculum(self, facts: dict) -> None:
+        self.curriculum.harness, self.curriculum.level = facts["harness"], facts["level"]
+        self.env.set_harness(self.curriculum.harness)
+        self.env.level = self.curriculum.level
 
     def _load_networks(self, folder: Path) -> dict[str, torch.Tensor]:
         tensors = load_file(folder / "checkpoint.safetensors")
@@ -208,11 +216,9 @@ class Trainer:
             group["lr"] = facts["learning_rate"]
         torch.set_rng_state(tensors["rng.torch"])
         self.env.rng.bit_generator.state = facts["numpy"]
-        self.steps, self.updates = facts["steps"], facts["updates"]
-        self.curriculum.harness, self.curriculum.level = facts["harness"], facts["level"]
+        self.steps, self.updates, self.earlier = facts["steps"], facts["updates"], facts["earlier"]
         self.curriculum.lengths.extend(facts["lengths"])
-        self.env.set_harness(self.curriculum.harness)
-        self.env.level = self.curriculum.level
+        self._set_curriculum(facts)
 
 
 def _read_facts(folder: Path) -> dict:

@@ -39,7 +39,7 @@ class Step:
     action: np.ndarray  # (n, 15)
     last_action: np.ndarray  # (n, 15)
     before_last_action: np.ndarray  # (n, 15)
-    precision: float  # share of the second stage's rows
+    precision: float  # weight of the rows against drift
 
 
 CONTACT_M = 0.008
@@ -61,7 +61,8 @@ def rewards(s: Step) -> dict[str, np.ndarray]:
         "track_height": 0.8 * np.exp(-((error_h / 0.03) ** 2)) - 4 * np.clip(np.abs(error_h) - 0.02, 0, 0.3),
         "upright": -3.0 * square(s.gravity[:, :2]),
         "torso_upright": -2.0 * square(s.torso_z[:, :2]),
-        "torso_oscillation": -0.05 * square(s.torso_gyro[:, :2]),
+        # around all axes: the trunk carries the head camera and the hands, and must not swing with the stride
+        "torso_oscillation": -0.05 * square(s.torso_gyro[:, :2]) - 0.15 * (s.torso_gyro[:, 2] - s.v_ref[:, 2]) ** 2,
         "roll_pitch_rate": -0.08 * square(s.gyro[:, :2]),
         "vertical_velocity": -1.0 * s.velocity[:, 2] ** 2,
         "contact_schedule": 0.25 * (contact == (s.swing <= 0)).sum(1),
@@ -78,7 +79,7 @@ def rewards(s: Step) -> dict[str, np.ndarray]:
         "torque_limit": -0.5 * np.clip(np.abs(s.torque_share) - 0.9, 0, 1).sum(1),
         "joint_limit": -2.0 * s.limit_excess,
         "hip_deviation": -0.6 * square(s.q_offset[:, [1, 2, 7, 8]]),
-        "waist_deviation": -0.8 * square(s.q_offset[:, 12:15]),
+        "waist_deviation": -0.8 * square(s.q_offset[:, 12:15]) - 1.5 * s.q_offset[:, 12] ** 2,
         "stand_still": standing * (-0.6 * np.abs(ahead) - 0.15 * np.clip(square(s.velocity) + square(s.gyro), 0, 4)),
         "alive": np.full(len(ahead), 0.6),
     }

@@ -1,12 +1,13 @@
-"""A policy server in simulated time: every request is answered, and the answer arrives a fixed latency later.
+"""Answers in simulated time: every question is answered, and the answer arrives a fixed latency later.
 
-In: a PolicyClient and a SimulatedClock. Out: the same two calls the fast loop makes on a PolicyClient.
-The server takes whatever wall time it needs meanwhile, so a run does not depend on the speed of this machine.
+In: a way to answer, a SimulatedClock. Out: the same two calls the fast loop makes on a PolicyClient.
+Answering takes whatever wall time it needs meanwhile, so a run does not depend on the speed of this machine.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from wbvla.runtime.client import PolicyClient
 from wbvla.runtime.clock import SimulatedClock
@@ -14,23 +15,24 @@ from wbvla.runtime.wire import Answer, Request
 
 
 class LockstepLink:
-    """Asks at most one question at a time, waits for the reply in wall time, delivers it `latency_s` later.
+    """Asks at most one question at a time and delivers the answer `latency_s` later.
 
-    Raises from `offer`:
-        ValueError: the server is gone or refuses.
+    Args:
+        answer: answers a request: a policy in this process, or `ask` on a server.
+        clock: whose time the latency is counted in.
+        latency_s: from the question to the answer; the loop notices it at its next tick, one at the earliest.
     """
 
-    def __init__(self, client: PolicyClient, clock: SimulatedClock, latency_s: float, patience_s: float = 30.0) -> None:
-        self._client, self._clock = client, clock
-        self._latency_s, self._patience_s = latency_s, patience_s
+    def __init__(self, answer: Callable[[Request], Answer], clock: SimulatedClock, latency_s: float) -> None:
+        self._ask, self._clock, self._latency_s = answer, clock, latency_s
         self._answer: Answer | None = None
         self._due_s = 0.0
 
     def offer(self, request: Request) -> None:
-        """Ask, unless an answer is still on its way."""
+        """Ask, unless an answer is still on its way; raises what answering raises."""
         if self._answer is not None:
             return
-        self._answer = ask(self._client, request, self._patience_s)
+        self._answer = self._ask(request)
         self._due_s = self._clock.now() + self._latency_s
 
     def poll(self) -> Answer | None:

@@ -87,11 +87,12 @@ def run_episode(
 
     `signals` is entered when the robot starts to move; waiting for the server before that is ended by Ctrl-C as usual.
     """
-    from wbvla.runtime.lockstep import LockstepLink
+    from wbvla.runtime.lockstep import LockstepLink, ask
     from wbvla.runtime.loop import FastLoop
 
     greet(adapter, client)
-    link = client if cfg.realtime else LockstepLink(client, clock, cfg.latency_s)
+    lockstep = LockstepLink(lambda request: ask(client, request, PATIENCE_S), clock, cfg.latency_s)
+    link = client if cfg.realtime else lockstep
     loop = FastLoop(adapter.robot, adapter, adapter.controller, link, adapter.task_text, clock)
     with signals or nullcontext():
         timing = loop.run(cfg.seconds, adapter.done)

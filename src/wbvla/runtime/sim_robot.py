@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wbvla.runtime.clock import SimulatedClock, WallClock
 from wbvla.types import N_ARM, ArmTarget, LocoCommand, Proprioception, WholeBodyAction
+
+if TYPE_CHECKING:
+    from wbvla.sim.env import TaskEnv
 
 CAMERA_TICKS = 5  # 10 pictures a second
 VIDEO_TICKS = 5
@@ -42,17 +47,25 @@ class SimRobot:
         controller: the legs' controller; it stands through the episode's first half second and is then the loop's.
         clock: the loop's clock; a real one gets its pictures from a thread.
         seed: of the episode.
-        image_size: side of the picture in pixels.
+        image_size: side of the picture in pixels; 0 draws nothing and gives empty pictures.
+        watch: called with the environment after every tick.
     Attributes:
         done: set when the task has succeeded, failed or run out of time.
     """
 
     def __init__(
-        self, task: str, robot: str, controller, clock: WallClock | SimulatedClock, seed: int, image_size: int = 96
+        self,
+        task: str,
+        robot: str,
+        controller,
+        clock: WallClock | SimulatedClock,
+        seed: int,
+        image_size: int = 96,
+        watch: Callable[[TaskEnv], None] | None = None,
     ) -> None:
         from wbvla.sim.env import TaskEnv
 
-        self.controller, self._clock, self._image_size = controller, clock, image_size
+        self.controller, self._clock, self._image_size, self._watch = controller, clock, image_size, watch
         self._relay = _Relay(controller)
         # Pictures are drawn here, not by the environment: a graphics context belongs to one thread.
         self.env = TaskEnv(task=task, robot=robot, image_size=0, controller=self._relay)
@@ -97,6 +110,8 @@ class SimRobot:
             self.env.tick(WholeBodyAction(arms, LocoCommand(height_m=self.robot.nominal_height_m)))
             self._ticks += 1
             self._look()
+        if self._watch is not None:
+            self._watch(self.env)
         if self.env.info()["done"]:
             self.done.set()
 
@@ -134,7 +149,9 @@ class SimRobot:
             self.video_qpos.append(qpos)
 
     def _draw(self, t_capture_s: float, qpos: np.ndarray) -> None:
-        self._frames.append((self.env.plant.render(self._image_size, qpos), t_capture_s))
+        size = self._image_size
+        image = self.env.plant.render(size, qpos) if size else np.zeros((0, 0, 3), np.uint8)
+        self._frames.append((image, t_capture_s))
 
     def _paint(self) -> None:
         while not self._closing:

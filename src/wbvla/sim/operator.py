@@ -17,11 +17,10 @@ DWELL_S = 0.3
 ARM_SPEED_RAD_S = 1.5
 
 PALM_AHEAD_M, PALM_ASIDE_M = 0.36, 0.15  # palm centres in front of and beside the pelvis while pushing
-WATCH_S, PALM_OK_M, AIM_LIMIT_M, FREE_GAP_M = 0.7, 0.02, 0.12, 0.05  # one stride; corrections of the palms' place
+WATCH_S, PALM_OK_M, AIM_LIMIT_M, FREE_GAP_M = 0.7, 0.02, 0.06, 0.05  # one stride; corrections of the palms' place
 STANDOFF_M = 0.75  # pelvis behind the handle while aligning and until both palms are up
 LATERAL_OK_M, HEADING_OK_RAD = 0.12, 0.18  # wider than the flags' thresholds: they always get there
 TURN_FIRST_RAD, LATERAL_LOST_M, TOO_CLOSE_M = 0.35, 0.20, 0.60
-SLIP_S = (0.4, 1.2)  # how long a slip lasts
 
 
 class TernaryFlag:
@@ -69,15 +68,13 @@ class ScriptedOperator:
 
     Args:
         task, robot: what to do, and with whom.
-        rng: varies where it aligns, and its slips.
-        slips_hz: how often it presses a wrong key, as people do. Its corrections teach a policy to recover: a
-            recording without mistakes shows no way back from one.
+        rng: varies where it aligns.
     """
 
-    def __init__(self, task, robot: Robot, rng: np.random.Generator, slips_hz: float = 0.0) -> None:
+    def __init__(self, task, robot: Robot, rng: np.random.Generator) -> None:
         if task.name != "cart-pushing":
             raise ValueError(f"operator: got task {task.name!r}, expected 'cart-pushing'")
-        self.robot, self._slips_hz = robot, slips_hz
+        self.robot = robot
         n = robot.n_lmo
         self._rest = robot.array("default")[n : n + 14]
         self._solver = ArmSolver(robot)
@@ -87,7 +84,6 @@ class ScriptedOperator:
 
     def reset(self, rng: np.random.Generator) -> None:
         """Begin a new episode."""
-        self._rng, self._slip, self._slip_left_s = rng, (0, 0.0), 0.0
         self._standoff_m = STANDOFF_M + rng.uniform(-0.03, 0.03)
         self._forward = TernaryFlag(0.10, 0.02)
         self._side, self._turn = TernaryFlag(0.07, 0.03), TernaryFlag(0.12, 0.03)
@@ -103,23 +99,10 @@ class ScriptedOperator:
             ahead, aside, heading = self._push(state, beside)
         else:
             ahead, aside, heading = self._align(state, behind, beside)
-        ahead, aside, turn = self._slipped([ahead, aside, _wrap(heading - state.yaw_rad)])
-        loco = LocoCommand(
-            self._forward.update(ahead), self._side.update(aside), self._turn.update(turn), self.robot.nominal_height_m
-        )
+        turn = self._turn.update(_wrap(heading - state.yaw_rad))
+        loco = LocoCommand(self._forward.update(ahead), self._side.update(aside), turn, self.robot.nominal_height_m)
         self._correct_palms(state)
         return WholeBodyAction(ArmTarget(self._path.step()), loco)
-
-    def _slipped(self, errors: list[float]) -> list[float]:
-        """While a slip lasts, take one of the three errors for a large one, or for none; the dwell times still hold."""
-        if self._slip_left_s <= 0.0:
-            if self._rng.random() >= self._slips_hz * PERIOD_S:
-                return errors
-            self._slip = int(self._rng.integers(3)), float(self._rng.integers(-1, 2))
-            self._slip_left_s = self._rng.uniform(*SLIP_S)
-        self._slip_left_s -= PERIOD_S
-        axis, value = self._slip
-        return [value if i == axis else error for i, error in enumerate(errors)]
 
     def _wanted_palms(self, pelvis_height_m: float) -> np.ndarray:
         """Both palm centres (2, 3) relative to the pelvis, level with the handle."""

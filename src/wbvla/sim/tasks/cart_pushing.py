@@ -55,7 +55,7 @@ class CartPushing:
     name = "cart-pushing"
     text = "walk to the cart, grab the handle and push the cart forward"
     subgoals = ("grab", "push")
-    time_limit_s = 35.0
+    time_limit_s = 30.0
 
     def __init__(self) -> None:
         self._ids: tuple[int, int, int, int] | None = None
