@@ -1,15 +1,18 @@
 """Laws of the legs: shaping, odometry, symmetry, engine and controller agree, resume continues, export is exact."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from wbvla.lmo.command import CommandShaper, ShapingConfig, feedforward
-from wbvla.lmo.observation import layout, mirror_observation
+from wbvla.lmo.observation import History, layout, mirror_observation
 from wbvla.lmo.odometry import LegKinematics, base_velocity
+from wbvla.recipes.lmo import RECIPES, get_recipe
 from wbvla.robots import get_robot
-from wbvla.types import LocoCommand, Proprioception
+from wbvla.types import LocoCommand, Proprioception, VelocityCommand
 
 ROBOT = get_robot("g1")
 
@@ -29,6 +32,27 @@ def test_shaping_reaches_the_goal_and_stops_without_changing_sign():
     assert np.abs(np.diff(seen, axis=0)).max() < 0.1
     assert not shaper.moving[0] and abs(seen[-1]).max() < 1e-3
     assert abs(shaper.height_ref[0] - 0.6) < 1e-6
+
+
+def test_velocities_are_reached_and_the_printed_pulse_fades():
+    tracked = CommandShaper(1, 0.74, ShapingConfig(kind="velocity"))
+    pulse = CommandShaper(1, 0.74, ShapingConfig(kind="paper-literal"))
+    seen = []
+    for _ in range(200):
+        tracked.step(np.array([[0.6, -0.3, 0.0]]), np.array([0.74]))
+        pulse.step(np.array([[1.0, 0.0, 0.0]]), np.array([0.74]))
+        seen.append(pulse.v_ref[0, 0])
+    np.testing.assert_allclose(tracked.v_ref[0], np.array([0.6, -0.3, 0.0]) * [0.5, 0.3, 0.5], atol=1e-4)
+    assert seen[0] > 0.4 and abs(seen[-1]) < 1e-3 and (np.diff(seen) <= 0).all()
+    with pytest.raises(ValueError, match="shaping kind: got 'ramp', expected one of gate"):
+        ShapingConfig(kind="ramp")
+
+
+def test_a_history_holds_the_newest_first_and_a_fresh_world_repeats_its_first():
+    history, fresh = History(2, 3, 1), np.array([True, True])
+    assert history.push(np.array([[1.0], [5.0]]), fresh).tolist() == [[1, 1, 1], [5, 5, 5]]
+    history.push(np.array([[2.0], [6.0]]), ~fresh)
+    assert history.push(np.array([[3.0], [7.0]]), np.array([False, True])).tolist() == [[3, 2, 1], [7, 7, 7]]
 
 
 def test_the_clock_rests_with_both_feet_down_until_something_happens():
@@ -87,8 +111,8 @@ def test_leg_kinematics_equal_mujoco_and_odometry_recovers_the_pelvis_velocity()
 
 
 def test_mirroring_an_observation_twice_is_identity():
-    index, sign = mirror_observation(ROBOT)
-    x = np.random.default_rng(0).normal(size=(3, sum(w for _, w, _ in layout(ROBOT)))).astype(np.float32)
+    index, sign = mirror_observation(ROBOT, 2)
+    x = np.random.default_rng(0).normal(size=(3, 2 * sum(w for _, w, _ in layout(ROBOT)))).astype(np.float32)
     np.testing.assert_array_equal((x[:, index] * sign)[:, index] * sign, x)
 
 
@@ -98,7 +122,7 @@ def tiny_run(tmp_path_factory):
     from wbvla.lmo.train import TrainLmo, run
 
     out = tmp_path_factory.mktemp("lmo")
-    run(TrainLmo(recipe="lmo_tiny", out=str(out), steps=16 * 16 * 3, evaluate_every=100, threads=1))
+    run(TrainLmo(recipe="lmo_g1_tiny", out=str(out), steps=16 * 16 * 3, evaluate_every=100, threads=1))
     return out
 
 
@@ -109,16 +133,70 @@ def test_train_export_and_resume(tiny_run, capsys):
     assert facts["steps"] == 16 * 16 * 3
     contract = json.loads((tiny_run / "export" / "contract.json").read_text())
     assert contract["joints"] == list(ROBOT.joints) and contract["provenance"]["steps"] == facts["steps"]
-    run(TrainLmo(recipe="lmo_tiny", out=str(tiny_run), steps=16 * 16 * 5, evaluate_every=100, threads=1))
+    run(TrainLmo(recipe="lmo_g1_tiny", out=str(tiny_run), steps=16 * 16 * 5, evaluate_every=100, threads=1))
     assert "resumed" in capsys.readouterr().out
     assert json.loads((tiny_run / "checkpoint.json").read_text())["steps"] == 16 * 16 * 5
+
+
+def test_a_resumed_run_equals_a_straight_one_bit_for_bit(tmp_path):
+    pytest.importorskip("rsl_rl")
+    import torch
+    from safetensors.torch import load_file
+
+    from wbvla.lmo.ppo import Trainer
+
+    def updates(trainer, n):
+        rows = [trainer.update() for _ in range(n)]
+        trainer.save(tmp_path)
+        return rows[-1], load_file(tmp_path / "checkpoint.safetensors")
+
+    config = replace(get_recipe("lmo_g1_tiny"), sensor_lag_share=0.5, torque_noise=0.1)
+    row, straight = updates(Trainer(ROBOT, config, 3, 1), 12)
+    updates(Trainer(ROBOT, config, 3, 1), 7)
+    again = Trainer(ROBOT, config, 3, 1)
+    again.load(tmp_path)
+    row_again, resumed = updates(again, 5)
+    assert row == row_again
+    assert straight.keys() == resumed.keys()
+    for name, tensor in straight.items():
+        assert torch.equal(tensor, resumed[name]), name
+
+
+def test_a_diverged_world_is_dumped_for_replay_and_the_checkpoint_stays(tiny_run, tmp_path, monkeypatch):
+    import mujoco
+
+    from wbvla.lmo.cpu_engine import CpuEngine
+    from wbvla.lmo.train import TrainLmo, run
+
+    shutil.copytree(tiny_run, tmp_path / "run")
+    before = (tmp_path / "run" / "checkpoint.safetensors").read_bytes()
+    calls, physics = [], CpuEngine._physics
+
+    def poisoned(self):
+        calls.append(None)
+        if len(calls) == 20:
+            self.qvel[5, 8] = 1e200
+        physics(self)
+
+    monkeypatch.setattr(CpuEngine, "_physics", poisoned)
+    with pytest.raises(ValueError, match=r"world 5 diverged at .* steps: .*diverged.mjb"):
+        run(TrainLmo(recipe="lmo_g1_tiny", out=str(tmp_path / "run"), steps=10**6, evaluate_every=100, threads=1))
+    assert (tmp_path / "run" / "checkpoint.safetensors").read_bytes() == before
+
+    model = mujoco.MjModel.from_binary_path(str(tmp_path / "run" / "diverged.mjb"))
+    data, dump = mujoco.MjData(model), np.load(tmp_path / "run" / "diverged.npz")
+    mujoco.mj_setState(model, data, dump["state"], int(mujoco.mjtState.mjSTATE_FULLPHYSICS))
+    for control in dump["control"]:
+        data.ctrl, data.qfrc_applied = control[: model.nu], control[model.nu :]
+        mujoco.mj_step(model, data)
+    assert not np.isfinite(data.qpos).all()
 
 
 def test_a_run_that_begins_with_another_keeps_its_history(tiny_run, tmp_path):
     from wbvla.lmo.train import TrainLmo, run
 
     before = json.loads((tiny_run / "checkpoint.json").read_text())
-    run(TrainLmo(recipe="lmo_tiny", init=str(tiny_run), out=str(tmp_path), steps=1, evaluate_every=100, threads=1))
+    run(TrainLmo(recipe="lmo_g1_tiny", init=str(tiny_run), out=str(tmp_path), steps=1, evaluate_every=100, threads=1))
     for facts in (
         json.loads((tmp_path / "checkpoint.json").read_text()),
         json.loads((tmp_path / "export" / "contract.json").read_text())["provenance"],
@@ -127,21 +205,25 @@ def test_a_run_that_begins_with_another_keeps_its_history(tiny_run, tmp_path):
         assert facts["earlier"] == [{"steps": before["steps"], "recipe": before["recipe"]}]
 
 
-def test_controller_equals_engine(tiny_run):
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_the_twin_of_every_recipe_trains_and_its_controller_equals_the_engine(name, tmp_path):
     """The robot's controller and the training engine turn the same states into the same joint targets."""
+    pytest.importorskip("rsl_rl")
     from wbvla.lmo.controller import LmoController
     from wbvla.lmo.cpu_engine import CpuEngine
-    from wbvla.recipes.lmo import lmo_tiny
+    from wbvla.lmo.train import TrainLmo, run
 
-    controller = LmoController(tiny_run / "export")
-    engine = CpuEngine(ROBOT, lmo_tiny(), 1, 0, 1, training=False)
+    run(TrainLmo(recipe=f"{name}_tiny", out=str(tmp_path), steps=1, evaluate_every=100, threads=1))
+    controller = LmoController(tmp_path / "export")
+    engine = CpuEngine(ROBOT, get_recipe(f"{name}_tiny"), 1, 0, 1, training=False)
     engine.delayed[:] = False
     engine.flags[:], engine.height[:] = (1, 0, -1), 0.7
     engine.step(np.zeros((1, 15)))  # fill the sensors
     engine.reset(np.ones(1, bool))
     engine.step(np.zeros((1, 15)))
     controller.shaper.step(np.array([[1.0, 0, -1]]), np.array([0.7]))
-    engine.age[:] = 1
+    engine.age[:] = 1  # neither is fresh: both histories begin empty
+    controller.fresh[:] = False
     engine.velocity[:] = 0
     for _ in range(30):
         observation, _ = engine.observe()
@@ -151,6 +233,14 @@ def test_controller_equals_engine(tiny_run):
         np.testing.assert_allclose(controller.action, np.clip(action, -6, 6), atol=2e-5)
         engine.step(action)
         np.testing.assert_allclose(target, engine.targets[0], atol=1e-5)
+
+
+def test_legs_of_flags_refuse_velocities(tiny_run):
+    from wbvla.lmo.controller import LmoController
+
+    body = Proprioception(ROBOT.array("default"), np.zeros(29), np.zeros(3), np.array([0.0, 0.0, -1.0]))
+    with pytest.raises(ValueError, match="got velocities, but these legs take flags"):
+        LmoController(tiny_run / "export").step(VelocityCommand(0.3), body)
 
 
 def test_foreign_policies_are_refused(tiny_run, tmp_path):
@@ -172,10 +262,9 @@ def test_foreign_policies_are_refused(tiny_run, tmp_path):
 def test_same_seed_same_run():
     pytest.importorskip("mujoco")
     from wbvla.lmo.cpu_engine import CpuEngine
-    from wbvla.recipes.lmo import lmo_tiny
 
     def roll(seed):
-        engine = CpuEngine(ROBOT, lmo_tiny(), 4, seed, 1)
+        engine = CpuEngine(ROBOT, get_recipe("lmo_g1_tiny"), 4, seed, 1)
         engine.level = 1.0
         rng = np.random.default_rng(0)
         return np.stack([engine.step(rng.normal(size=(4, 15)))[0] for _ in range(20)]), engine.state.copy()

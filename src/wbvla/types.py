@@ -53,6 +53,30 @@ class LocoCommand:
 
 
 @dataclass(frozen=True)
+class VelocityCommand:
+    """Continuous locomotion command, for legs that track velocities: forward, left, counter-clockwise are positive.
+
+    Attributes:
+        v_x_m_s, v_y_m_s, w_z_rad_s: velocity of the pelvis in its heading frame.
+        height_m: pelvis height above the ground, metres.
+    """
+
+    v_x_m_s: float = 0.0
+    v_y_m_s: float = 0.0
+    w_z_rad_s: float = 0.0
+    height_m: float = 0.74
+
+    def __post_init__(self) -> None:
+        if not np.isfinite([*self.velocity, self.height_m]).all():
+            raise ValueError(f"velocity command: got {self}, expected finite numbers")
+
+    @property
+    def velocity(self) -> np.ndarray:
+        """The three velocities, shape (3,): m/s, m/s, rad/s."""
+        return np.array([self.v_x_m_s, self.v_y_m_s, self.w_z_rad_s])
+
+
+@dataclass(frozen=True)
 class ArmTarget:
     """Targets of both arms: positions_rad (14,), left then right; grippers (2,) in [0, 1], 0 = open."""
 

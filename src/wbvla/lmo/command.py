@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 STEP_S = 0.02
+SHAPINGS = ("gate", "paper-literal", "velocity")
 
 
 @dataclass(frozen=True)
@@ -17,14 +18,18 @@ class ShapingConfig:
     """Constants of the command shaping; they travel in the contract.
 
     Attributes:
+        kind: how flags become a reference velocity, with sbar <- sbar + rate (s - sbar) each step:
+            "gate": goal * tanh(alpha * sbar) / tanh(alpha), monotone, exact in steady state;
+            "paper-literal": goal * tanh(alpha * (s - sbar)), the pulse that the paper prints (see docs/log.md);
+            "velocity": goal * sbar, for continuous commands, where s is the wanted velocity over goal.
         goal: cruise speed of each axis at flag 1: m/s, m/s, rad/s.
-        alpha, rate: gate v_ref = goal * tanh(alpha * sbar) / tanh(alpha), sbar <- sbar + rate (s - sbar) each step:
-            monotone, exact in steady state (the paper prints a pulse; see docs/log.md).
+        alpha, rate: see kind.
         height_rate_m_s: slew limit of the reference height.
         gait_hz: stride frequency of the phase clock. swing: share of a stride that a foot is in the air.
         rests: the clock stops, both feet down, while no motion is commanded and nothing disturbs the robot.
     """
 
+    kind: str = "gate"
     goal: tuple[float, float, float] = (0.5, 0.3, 0.5)
     alpha: float = 1.5
     rate: float = 0.08
@@ -32,6 +37,10 @@ class ShapingConfig:
     gait_hz: float = 1.4
     swing: float = 0.42
     rests: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in SHAPINGS:
+            raise ValueError(f"shaping kind: got {self.kind!r}, expected one of {', '.join(SHAPINGS)}")
 
 
 DISTURBED_M_S, DISTURBED_TILT, ALARM_STEPS = 0.35, 0.3, 40
@@ -73,11 +82,17 @@ class CommandShaper:
     def step(self, flags: np.ndarray, height_m: np.ndarray, disturbed: np.ndarray | bool = False) -> None:
         """Advance by one 20 ms step.
 
-        flags: (n, 3) in {-1, 0, 1}; height_m: (n,) commanded pelvis height; disturbed: (n,) from `is_disturbed`.
+        flags: (n, 3) in {-1, 0, 1}, or velocities over goal for kind "velocity". height_m: (n,) commanded pelvis
+        height. disturbed: (n,) from `is_disturbed`.
         """
         c = self.config
         self.sbar += c.rate * (flags - self.sbar)
-        self.v_ref = self.goal * np.tanh(c.alpha * self.sbar) / np.tanh(c.alpha)
+        if c.kind == "gate":
+            self.v_ref = self.goal * np.tanh(c.alpha * self.sbar) / np.tanh(c.alpha)
+        elif c.kind == "paper-literal":
+            self.v_ref = self.goal * np.tanh(c.alpha * (flags - self.sbar))
+        else:
+            self.v_ref = self.goal * self.sbar
         limit = c.height_rate_m_s * STEP_S
         self.height_ref += np.clip(height_m - self.height_ref, -limit, limit)
         self.alarm = np.where(disturbed, ALARM_STEPS, np.maximum(self.alarm - 1, 0))

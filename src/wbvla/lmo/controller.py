@@ -12,10 +12,10 @@ import numpy as np
 
 from wbvla.contract import load_contract, require_match
 from wbvla.lmo.command import CommandShaper, ShapingConfig, feedforward, is_disturbed
-from wbvla.lmo.observation import actor_observation, layout
+from wbvla.lmo.observation import History, actor_observation, layout
 from wbvla.lmo.odometry import LegKinematics, base_velocity
 from wbvla.robots import get_robot
-from wbvla.types import LocoCommand, Proprioception
+from wbvla.types import LocoCommand, Proprioception, VelocityCommand
 
 
 def weights_folder(robot: str) -> Path:
@@ -57,12 +57,15 @@ class LmoController:
     def __init__(self, folder: str | Path) -> None:
         self.session, self.contract = load_policy(Path(folder))
         self.robot = get_robot(self.contract["robot"])
-        expected = {"joints": list(self.robot.joints), "observation": [list(t) for t in layout(self.robot)]}
-        require_match(expected, {k: self.contract[k] for k in expected}, f"legs policy in {folder}")
         c = self.contract
+        self.terms = tuple(name for name, *_ in c["observation"])
+        rows = layout(self.robot, self.terms)
+        expected = {"joints": list(self.robot.joints), "observation": [list(row) for row in rows]}
+        require_match(expected, {k: c[k] for k in expected}, f"legs policy in {folder}")
         self.default = self.robot.array("default")
         self.shaper = CommandShaper(1, c["nominal_height_m"], ShapingConfig(**c["shaping"]))
         self.legs = LegKinematics(self.robot)
+        self.history = History(1, c.get("history", {}).get("frames", 1), sum(width for _, width, _ in rows))
         self.reset()
 
     def reset(self) -> None:
@@ -70,12 +73,16 @@ class LmoController:
         self.shaper.reset(np.array([0]))
         self.action = np.zeros((1, self.robot.n_lmo))
         self.velocity = np.zeros((1, 3))
+        self.fresh = np.array([True])
 
-    def step(self, command: LocoCommand, body: Proprioception) -> np.ndarray:
-        """Return the targets (15,) in rad for `robot.lmo_joints`."""
+    def step(self, command: LocoCommand | VelocityCommand, body: Proprioception) -> np.ndarray:
+        """Return the targets (n_lmo,) in rad for `robot.lmo_joints`.
+
+        Raises ValueError on velocities for legs that take flags.
+        """
         c, q, dq = self.contract, np.asarray(body.q_rad, float), np.asarray(body.dq_rad_s, float)
         gyro, gravity = np.asarray(body.gyro_rad_s, float)[None], np.asarray(body.gravity, float)[None]
-        flags = command.flags[None].astype(float)
+        flags = self._flags(command)[None].astype(float)
         sample = base_velocity(*self.legs.feet(q[None, :12], dq[None, :12]), gyro, gravity)
         self.velocity = self.velocity + c["velocity_filter"] * (sample - self.velocity)
         terms = {
@@ -83,7 +90,9 @@ class LmoController:
             "base_velocity": self.velocity, "gyro": gyro, "gravity": gravity, "q": q[None], "dq": dq[None],
             "last_action": self.action, "clock": self.shaper.clock(),
         }  # fmt: skip
-        observation = actor_observation(terms, c["nominal_height_m"], self.default)
+        frame = actor_observation(terms, c["nominal_height_m"], self.default, self.terms)
+        observation = self.history.push(frame, self.fresh)
+        self.fresh[:] = False
         self.action = np.clip(self.session.run(None, {"observation": observation})[0].astype(float), -6, 6)
         height_m = np.clip(np.array([command.height_m]), *c["height_range_m"])
         self.shaper.step(flags, height_m, is_disturbed(self.velocity, gravity))
@@ -92,6 +101,13 @@ class LmoController:
             self.shaper.swing(), self.shaper.height_ref, c["nominal_height_m"], c["leg_m"], c["lift_rad"]
         )[0]
         return target
+
+    def _flags(self, command: LocoCommand | VelocityCommand) -> np.ndarray:
+        if isinstance(command, LocoCommand):
+            return command.flags
+        if self.shaper.config.kind != "velocity":
+            raise ValueError("command: got velocities, but these legs take flags; send a LocoCommand")
+        return command.velocity / self.shaper.goal[0]
 
 
 def shipped_controller(robot: str = "g1") -> LmoController:

@@ -11,7 +11,7 @@ import numpy as np
 from mujoco import rollout
 
 from wbvla.lmo.command import STEP_S, CommandShaper, feedforward, is_disturbed
-from wbvla.lmo.observation import actor_observation
+from wbvla.lmo.observation import History, actor_observation, layout
 from wbvla.lmo.odometry import LegKinematics, base_velocity
 from wbvla.lmo.randomisation import ArmMotion, Disturbance, command_sample, model_variants
 from wbvla.lmo.rewards import CONTACT_M, Step, rewards
@@ -22,7 +22,30 @@ LEG_M = 0.63
 VELOCITY_FILTER = 0.5  # share of the new leg-odometry sample; the contract carries it
 FALL_TILT, FALL_HEIGHT_M = -0.7, 0.35
 DRIFT_FILTER = 0.03  # a stride and a half: what is left is drift, not the gait's swing
+# What a world is, besides its physics state: the engine's own arrays and those of its parts.
+WORLD = ("state", "_sensors", "flags", "height", "command_left", "episode_steps", "age", "actions", "targets",
+         "delayed", "velocity", "yaw_rate", "disturbed", "lagged", "drift", "last_dq", "air_s", "in_motion",
+         "heading_from")  # fmt: skip
+PARTS = {
+    "shaper": ("goal", "sbar", "v_ref", "height_ref", "phase", "alarm"),
+    "arms": ("target", "goal", "speed", "left"),
+    "disturbance": ("left", "share"),
+    "history": ("frames",),
+}
 NOISE = {"base_velocity": 0.1, "gyro": 0.15, "gravity": 0.03, "q": 0.01, "dq": 0.5}
+
+
+class Diverged(Exception):
+    """The physics of a world gave a number that is none.
+
+    Attributes:
+        model: the world's compiled model. state: (nstate,) full physics state before the step.
+        control: (substeps, nu + nv) actuator controls and applied forces of the step.
+    """
+
+    def __init__(self, world: int, model: mujoco.MjModel, state: np.ndarray, control: np.ndarray) -> None:
+        super().__init__(f"the physics of world {world} diverged")
+        self.model, self.state, self.control = model, state, control
 
 
 class CpuEngine:
@@ -54,7 +77,7 @@ class CpuEngine:
         self.default, limits = robot.array("default"), robot.range_rad[: robot.n_lmo]
         self.soft_limits = limits[:, 0] + 0.05, limits[:, 1] - 0.05
         self.kp, self.kd = robot.array("kp")[: robot.n_lmo], robot.array("kd")[: robot.n_lmo]
-        self.effort = robot.array("effort")[: robot.n_lmo]
+        self.effort, self.max_speed = robot.array("effort")[: robot.n_lmo], robot.array("velocity")[: robot.n_lmo]
         self.shaper = CommandShaper(worlds, robot.nominal_height_m, config.shaping)
         self.legs = LegKinematics(robot)
         self.arms = ArmMotion(robot, worlds, self.rng)
@@ -72,7 +95,12 @@ class CpuEngine:
         self.disturbed = np.zeros(worlds, bool)
         self.lagged = np.zeros(worlds, bool)  # worlds whose joints and IMU arrive one step late
         self.drift = np.zeros((worlds, 3))  # low-passed velocity minus reference: m/s, m/s, rad/s
+        self.last_dq = np.zeros((worlds, robot.n_lmo))
+        self.air_s = np.zeros((worlds, 2))
+        self.in_motion = np.zeros(worlds, bool)  # from a first flag until all are 0 and the robot has settled
+        self.heading_from = np.zeros(worlds)  # heading at the start of the motion plus what the reference turned since
         self.measured: dict[str, np.ndarray] = {}
+        self.history = History(worlds, config.history, sum(w for _, w, _ in layout(robot, config.terms)))
         self.rows: dict[str, float] = {}
         self.reset(np.ones(worlds, bool))
         if training:
@@ -145,6 +173,7 @@ class CpuEngine:
         self.arms.reset(mask)
         self.episode_steps[mask] = self.age[mask] = 0
         self.velocity[mask], self.yaw_rate[mask], self.drift[mask], self.disturbed[mask] = 0.0, 0.0, 0.0, False
+        self.last_dq[mask], self.air_s[mask], self.in_motion[mask] = 0.0, 0.0, False
 
     def _new_commands(self, mask: np.ndarray) -> None:
         k = int(mask.sum())
@@ -170,14 +199,10 @@ class CpuEngine:
         self._control[:, :, self.robot.n_lmo : self.nu] = self.arms.step(self.level)[:, None]
         self._external_forces()
         self._physics()
-        bad = ~np.isfinite(self.state).all(1)
-        self.state[bad] = 0.0
-        self.state[bad, 3], self.state[bad, 4] = 0.76, 1.0  # z and w of a standing pose; the world is reset below
-        self._sensors[bad] = 0.0
         step = self._measure(applied)
-        rows = rewards(step)
+        rows = rewards(step, self.config.rewards)
         self.rows = {name: float(row.mean()) for name, row in rows.items()}
-        fallen = bad | (step.gravity[:, 2] > FALL_TILT) | (step.height < FALL_HEIGHT_M)
+        fallen = (step.gravity[:, 2] > FALL_TILT) | (step.height < FALL_HEIGHT_M)
         reward = np.clip(sum(rows.values()) * STEP_S * 5 - 2.0 * fallen, -4, 4)
         self.episode_steps += 1
         self.age += 1
@@ -217,6 +242,9 @@ class CpuEngine:
             self.model_of_world, self.datas, self.state, self._control, control_spec=spec, state=self._states,
             sensordata=self._sensors, skip_checks=True, nstep=self.config.substeps, chunk_size=max(1, self.n // 16),
         )  # fmt: skip
+        if not np.isfinite(self._states[:, -1]).all():
+            world = int(np.flatnonzero(~np.isfinite(self._states[:, -1]).all(1))[0])
+            raise Diverged(world, self.model_of_world[world], self.state[world].copy(), self._control[world].copy())
         self.state[:] = self._states[:, -1]
 
     def _measure(self, applied: np.ndarray) -> Step:
@@ -239,20 +267,45 @@ class CpuEngine:
             pos.append(p)
         lo, hi = self.soft_limits
         gap_yaw = yaws[0] - yaws[1]
+        foot_z = np.stack(z, 1)
+        landed_s = np.where(foot_z < CONTACT_M, self.air_s, 0.0)
+        self.air_s = np.where(foot_z < CONTACT_M, 0.0, self.air_s + STEP_S)
+        acceleration, self.last_dq = (dq - self.last_dq) / STEP_S, dq.copy()
+        torque = self.kp * (applied - q) - self.kd * dq
         return Step(
             velocity=v, drift=self.drift, yaw_rate=self.yaw_rate, gyro=self.qvel[:, 3:6],
             gravity=self.gravity, height=self.qpos[:, 2], v_ref=self.shaper.v_ref, height_ref=self.shaper.height_ref,
-            moving=self.shaper.moving, swing=self.shaper.swing(), foot_z=np.stack(z, 1), foot_vel=np.stack(vel, 1),
+            moving=self.shaper.moving, swing=self.shaper.swing(), foot_z=foot_z, foot_vel=np.stack(vel, 1),
             foot_tilt=np.stack(tilt, 1), foot_gap=self.in_heading_frame(pos[0] - pos[1])[:, :2],
             foot_yaw=np.arctan2(np.sin(gap_yaw), np.cos(gap_yaw)), torso_z=self.sensor("torso_z"),
             torso_gyro=self.sensor("torso_gyro"), q_offset=q - self.default[: self.robot.n_lmo], dq=dq,
             limit_excess=(np.clip(lo - q, 0, None) + np.clip(q - hi, 0, None)).sum(1),
-            torque_share=(self.kp * (applied - q) - self.kd * dq) / self.effort, action=self.actions[0],
-            last_action=self.actions[1], before_last_action=self.actions[2], precision=self.config.precision,
+            torque_share=torque / self.effort, action=self.actions[0],
+            last_action=self.actions[1], before_last_action=self.actions[2],
+            goal=self.flags * self.shaper.goal, heading_error=self._heading_error(v), acceleration=acceleration,
+            torque=torque, kp=self.kp, speed_excess=np.clip(np.abs(dq) - self.max_speed, 0, None).sum(1),
+            target_error=applied - q, knee_bend=(q[:, [3, 9]] - lo[[3, 9]]) / (hi - lo)[[3, 9]], air_s=landed_s,
+            foot_force=self._foot_force(), nominal_m=self.robot.nominal_height_m,
         )  # fmt: skip
 
+    def _heading_error(self, velocity: np.ndarray) -> np.ndarray:
+        """Follow the motions of all worlds; return what each that ends now misses of its heading (J_dir), rad."""
+        asked = self.flags.any(1)
+        begins = asked & ~self.in_motion
+        self.heading_from = np.where(begins, self.yaw, self.heading_from + self.shaper.v_ref[:, 2] * STEP_S)
+        settled = (np.hypot(velocity[:, 0], velocity[:, 1]) < 0.1) & (np.abs(self.yaw_rate) < 0.1)
+        ends = self.in_motion & ~asked & settled & ~self.shaper.moving
+        self.in_motion = (self.in_motion | asked) & ~ends
+        error = self.yaw - self.heading_from
+        return np.where(ends, np.arctan2(np.sin(error), np.cos(error)), 0.0)
+
+    def _foot_force(self) -> np.ndarray:
+        if "left_foot_force" not in self._sensor_slice:
+            return np.zeros((self.n, 2, 3))
+        return np.stack([self.sensor(f"{side}_foot_force") for side in ("left", "right")], axis=1)
+
     def observe(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return actor (n, 91) and critic observations, float32. Call once per step: it advances a filter."""
+        """Return actor (n, frames * width) and critic observations, float32. Once per step: a filter advances."""
         noisy = self._with_noise if self.training else lambda name, x: x
         feet, feet_vel = self.legs.feet(self.qpos[:, 7:19], self.qvel[:, 6:18])
         fresh = self.age == 0
@@ -275,17 +328,36 @@ class CpuEngine:
             "last_action": self.actions[0],
             "clock": self.shaper.clock(),
         }
-        actor = actor_observation(terms, self.robot.nominal_height_m, self.default)
+        actor = actor_observation(terms, self.robot.nominal_height_m, self.default, self.config.terms)
         foot_z = np.stack([self.sensor(f"{s}_foot_pos")[:, 2] for s in ("left", "right")], 1)
         truth = [self.in_heading_frame(self.qvel[:, :3]), (self.qpos[:, 2:3] - self.robot.nominal_height_m) * 5]
         extra = [*truth, (foot_z < CONTACT_M).astype(float), foot_z * 5, self.yaw_rate[:, None]]
-        return actor, np.concatenate([actor, *extra], axis=1).astype(np.float32)
+        critic = np.concatenate([actor, *extra], axis=1).astype(np.float32)
+        return self.history.push(actor, fresh), critic
 
     def _with_noise(self, name: str, x: np.ndarray) -> np.ndarray:
         return x + NOISE[name] * self.rng.uniform(-1, 1, x.shape)
 
+    def worlds(self) -> dict[str, np.ndarray]:
+        """Return everything that the next step depends on, besides the policy, the random state and the curriculum."""
+        arrays = {name: getattr(self, name) for name in WORLD}
+        arrays |= {f"{part}.{name}": getattr(getattr(self, part), name) for part, of in PARTS.items() for name in of}
+        return arrays | {f"measured.{name}": value for name, value in self.measured.items()}
+
+    def set_worlds(self, arrays: dict[str, np.ndarray]) -> None:
+        """Put the worlds where `worlds` found them. Raises ValueError if these are not this engine's worlds."""
+        for name, now in self.worlds().items():
+            if name not in arrays or arrays[name].shape != now.shape:
+                raise ValueError(f"worlds: {name} is missing or of another shape, expected {now.shape}")
+        for name in WORLD:
+            setattr(self, name, arrays[name])
+        for part, names in PARTS.items():
+            for name in names:
+                setattr(getattr(self, part), name, arrays[f"{part}.{name}"])
+        self.measured = {name: arrays[f"measured.{name}"] for name in self.measured}
+
     def mirror_critic(self, actor: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Extend the actor's mirror (index, sign) to the critic observation."""
+        """Extend the mirror (index, sign) of one actor frame to the critic observation."""
         index, sign = actor
         extra_index = len(index) + np.array([0, 1, 2, 3, 5, 4, 7, 6, 8])
         return np.concatenate([index, extra_index]), np.concatenate([sign, [1, -1, 1, 1, 1, 1, 1, 1, -1]])

@@ -62,7 +62,7 @@ def export(trainer, out: Path, command: str, scores: dict) -> dict:
     robot, config, actor = trainer.robot, trainer.config, trainer.alg.actor.eval()
     path = out / "policy.onnx"
     network = torch.nn.Sequential(actor.obs_normalizer, actor.mlp).eval()
-    width = sum(w for _, w, _ in layout(robot))
+    width = config.history * sum(w for _, w, _ in layout(robot, config.terms))
     batch = {"input": {0: torch.export.Dim("batch")}}
     torch.onnx.export(
         network, (torch.zeros(2, width),), str(path), input_names=["observation"], output_names=["action"],
@@ -82,7 +82,8 @@ def export(trainer, out: Path, command: str, scores: dict) -> dict:
         "policy_id": hashlib.sha256(path.read_bytes()).hexdigest()[:16], "rate_hz": 50,
         "joints": list(robot.joints), "owned_by_lmo": list(robot.lmo_joints), "owned_by_vla": list(robot.arm_joints),
         "kp": robot.array("kp").tolist(), "kd": robot.array("kd").tolist(), "effort": robot.array("effort").tolist(),
-        "default_rad": robot.array("default").tolist(), "observation": [list(t) for t in layout(robot)],
+        "default_rad": robot.array("default").tolist(), "observation": [list(t) for t in layout(robot, config.terms)],
+        "history": {"frames": config.history},
         "action_scale_rad": config.action_scale_rad, "lift_rad": config.lift_rad, "leg_m": LEG_M,
         "velocity_filter": VELOCITY_FILTER, "nominal_height_m": robot.nominal_height_m,
         "height_range_m": list(config.heights_m), "shaping": asdict(config.shaping),

@@ -1,6 +1,7 @@
 """What the legs' actor sees: only quantities that a robot measures, scaled, in one fixed order.
 
-In: command, shaping state, proprioception, last action, batched numpy. Out: (n, 91) float32, and its mirror image.
+In: command, shaping state, proprioception, last action, batched numpy. Out: (n, width) float32 (91 for the G1
+and all terms), its mirror image, and the stack of the newest frames, (n, frames * width), newest first.
 """
 
 from __future__ import annotations
@@ -9,35 +10,59 @@ import numpy as np
 
 from wbvla.robots.base import Robot
 
-# (name, width, scale); joints and actions are expanded to the robot's counts.
-TERMS = (
-    ("flags", 3, 1.0),
-    ("v_ref", 3, 2.0),
-    ("height_ref", 1, 5.0),
-    ("base_velocity", 3, 1.0),
-    ("gyro", 3, 0.3),
-    ("gravity", 3, 1.0),
-    ("q", -1, 1.0),
-    ("dq", -1, 0.05),
-    ("last_action", -2, 0.3),
-    ("clock", 2, 1.0),
-)
+# name: (width, scale); joints and actions are expanded to the robot's counts.
+TERMS = {
+    "flags": (3, 1.0),
+    "v_ref": (3, 2.0),
+    "height_ref": (1, 5.0),
+    "base_velocity": (3, 1.0),
+    "gyro": (3, 0.3),
+    "gravity": (3, 1.0),
+    "q": (-1, 1.0),
+    "dq": (-1, 0.05),
+    "last_action": (-2, 0.3),
+    "clock": (2, 1.0),
+}
 MAX_DQ = 25.0
+Names = tuple[str, ...]
 
 
-def layout(robot: Robot) -> list[tuple[str, int, float]]:
-    """Return (name, width, scale) of every term for a robot."""
+def layout(robot: Robot, names: Names = tuple(TERMS)) -> list[tuple[str, int, float]]:
+    """Return (name, width, scale) of the named terms for a robot. Raises ValueError for a term that does not exist."""
+    unknown = [name for name in names if name not in TERMS]
+    if unknown:
+        raise ValueError(f"observation: got the term {unknown[0]!r}, expected some of {', '.join(TERMS)}")
     widths = {-1: len(robot.joints), -2: robot.n_lmo}
-    return [(name, widths.get(width, width), scale) for name, width, scale in TERMS]
+    return [(name, widths.get(TERMS[name][0], TERMS[name][0]), TERMS[name][1]) for name in names]
 
 
-def actor_observation(terms: dict[str, np.ndarray], height_m: float, default: np.ndarray) -> np.ndarray:
-    """Concatenate and scale the terms of `TERMS`, each (n, width), in SI units; q is taken relative to `default`."""
+def actor_observation(
+    terms: dict[str, np.ndarray], height_m: float, default: np.ndarray, names: Names = tuple(TERMS)
+) -> np.ndarray:
+    """Concatenate and scale the named terms, each (n, width), in SI units; q is taken relative to `default`."""
     values = dict(terms)
     values["height_ref"] = values["height_ref"] - height_m
     values["q"] = values["q"] - default
     values["dq"] = np.clip(values["dq"], -MAX_DQ, MAX_DQ)
-    return np.concatenate([values[name] * scale for name, _, scale in TERMS], axis=1).astype(np.float32)
+    return np.concatenate([values[name] * TERMS[name][1] for name in names], axis=1).astype(np.float32)
+
+
+class History:
+    """The newest observations of n worlds; a world that begins repeats its first.
+
+    Args:
+        n: worlds.
+        frames: observations that the network sees at once.
+    """
+
+    def __init__(self, n: int, frames: int, width: int) -> None:
+        self.frames = np.zeros((n, frames, width), np.float32)
+
+    def push(self, observation: np.ndarray, fresh: np.ndarray) -> np.ndarray:
+        """Add observations (n, width), of which the `fresh` (n,) bool worlds begin; return (n, frames * width)."""
+        self.frames = np.concatenate([observation[:, None], self.frames[:, :-1]], axis=1)
+        self.frames[fresh] = observation[fresh, None]
+        return self.frames.reshape(len(observation), -1)
 
 
 def mirror_action(robot: Robot) -> tuple[np.ndarray, np.ndarray]:
@@ -46,8 +71,8 @@ def mirror_action(robot: Robot) -> tuple[np.ndarray, np.ndarray]:
     return index[: robot.n_lmo], sign[: robot.n_lmo]
 
 
-def mirror_observation(robot: Robot) -> tuple[np.ndarray, np.ndarray]:
-    """Left-right symmetry of the actor observation: mirrored = observation[:, index] * sign."""
+def mirror_observation(robot: Robot, frames: int = 1, names: Names = tuple(TERMS)) -> tuple[np.ndarray, np.ndarray]:
+    """Left-right symmetry of the stacked actor observation: mirrored = observation[:, index] * sign."""
     joint_index, joint_sign = robot.mirror()
     action_index, action_sign = mirror_action(robot)
     signs = {
@@ -60,7 +85,7 @@ def mirror_observation(robot: Robot) -> tuple[np.ndarray, np.ndarray]:
         "clock": [-1, -1],  # half a stride later
     }
     index, sign, start = [], [], 0
-    for name, width, _ in layout(robot):
+    for name, width, _ in layout(robot, names):
         if name in ("q", "dq"):
             order, flip = joint_index, joint_sign
         elif name == "last_action":
@@ -70,4 +95,5 @@ def mirror_observation(robot: Robot) -> tuple[np.ndarray, np.ndarray]:
         index += list(start + order)
         sign += list(flip)
         start += width
-    return np.array(index), np.array(sign, np.float32)
+    frame = np.arange(frames)[:, None] * start
+    return (np.array(index) + frame).ravel(), np.tile(np.array(sign, np.float32), frames)

@@ -93,8 +93,9 @@ class Trainer:
             entropy_coef=c.entropy, learning_rate=c.learning_rate, desired_kl=c.desired_kl, schedule="adaptive",
             use_clipped_value_loss=True,
         )  # fmt: skip
-        mirror = mirror_observation(self.robot)
-        alg.symmetry = RandomMirror(actor, mirror, self.env.mirror_critic(mirror), mirror_action(self.robot))
+        critic_mirror = self.env.mirror_critic(mirror_observation(self.robot, 1, c.terms))
+        actor_mirror = mirror_observation(self.robot, c.history, c.terms)
+        alg.symmetry = RandomMirror(actor, actor_mirror, critic_mirror, mirror_action(self.robot))
         alg.train_mode()
         return alg
 
@@ -155,7 +156,9 @@ class Trainer:
         tensors = {f"actor.{k}": v for k, v in self.alg.actor.state_dict().items()}
         tensors |= {f"critic.{k}": v for k, v in self.alg.critic.state_dict().items()}
         tensors |= {f"optimizer.{i}.{k}": v for i, state in moments.items() for k, v in state.items()}
-        tensors |= {f"rng.{k}": v for k, v in {"torch": torch.get_rng_state()}.items()}
+        tensors |= {f"worlds.{k}": torch.from_numpy(v) for k, v in self.env.worlds().items()}
+        tensors |= {f"observation.{k}": v for k, v in self.obs.items()}
+        tensors["rng.torch"] = torch.get_rng_state()
         save_file({k: v.contiguous().clone() for k, v in tensors.items()}, out / "checkpoint.safetensors.tmp")
         facts = {
             "kind": "lmo-checkpoint", "robot": self.robot.name, "recipe": asdict(self.config), "steps": self.steps,
@@ -195,7 +198,7 @@ class Trainer:
         return tensors
 
     def load(self, out: Path) -> None:
-        """Continue from `save`. Worlds start new episodes.
+        """Continue from `save` as if there had been no stop (bit for bit with one thread).
 
         Raises:
             ValueError: no checkpoint there, or one of another robot or recipe.
@@ -216,6 +219,8 @@ class Trainer:
             group["lr"] = facts["learning_rate"]
         torch.set_rng_state(tensors["rng.torch"])
         self.env.rng.bit_generator.state = facts["numpy"]
+        self.env.set_worlds({k: v.numpy() for k, v in _part(tensors, "worlds.").items()})
+        self.obs = TensorDict(_part(tensors, "observation."), [self.env.n])
         self.steps, self.updates, self.earlier = facts["steps"], facts["updates"], facts["earlier"]
         self.curriculum.lengths.extend(facts["lengths"])
         self._set_curriculum(facts)

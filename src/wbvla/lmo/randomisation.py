@@ -12,13 +12,24 @@ from wbvla.lmo.command import STEP_S
 from wbvla.recipes.lmo import LmoConfig
 from wbvla.robots.base import Robot
 
+NET_FORCE = 3  # MuJoCo's code for a contact sensor that sums the forces of all contacts, in world axes
 
-def flat_ground(robot: Robot, physics_s: float) -> mujoco.MjModel:
-    """Compile the robot on an endless floor, feet against the floor only."""
+
+def flat_ground(robot: Robot, physics_s: float, foot_force: bool = False) -> mujoco.MjModel:
+    """Compile the robot on an endless floor, feet against the floor only; `foot_force` adds its contact force."""
     spec = robot.build(feet="spheres", collisions="feet", timestep_s=physics_s)
     floor = mujoco.mjtGeom.mjGEOM_PLANE
     spec.worldbody.add_geom(name="floor", type=floor, size=[0, 0, 0.05], contype=1, conaffinity=2)
+    if foot_force:
+        what = 1 << int(mujoco.mjtConDataField.mjCONDATA_FORCE)
+        for side in ("left", "right"):
+            spec.add_sensor(
+                name=f"{side}_foot_force", type=mujoco.mjtSensor.mjSENS_CONTACT, objtype=mujoco.mjtObj.mjOBJ_BODY,
+                objname=f"{side}_ankle_roll_link", intprm=[what, NET_FORCE, 1],
+            )  # fmt: skip
     spec.option.iterations, spec.option.ls_iterations = 4, 8
+    # A diverged world must be seen, not quietly put back to its start.
+    spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
     return spec.compile()
 
 
@@ -27,9 +38,10 @@ def model_variants(robot: Robot, config: LmoConfig, rng: np.random.Generator | N
 
     Ranges are the configuration's; the torso's centre of mass moves by up to 3 cm, gains and damping by 15 %.
     """
-    models = [flat_ground(robot, config.physics_s)]
+    foot_force = "foot_stumble" in dict(config.rewards)
+    models = [flat_ground(robot, config.physics_s, foot_force)]
     for _ in range(config.variants - 1 if rng is not None else 0):
-        m = flat_ground(robot, config.physics_s)
+        m = flat_ground(robot, config.physics_s, foot_force)
         feet = [g for g in range(m.ngeom) if "foot" in m.geom(g).name]
         m.geom_friction[feet, 0] = rng.uniform(*config.friction)
         torso = m.body("torso_link").id
@@ -50,16 +62,19 @@ def model_variants(robot: Robot, config: LmoConfig, rng: np.random.Generator | N
 def command_sample(rng: np.random.Generator, k: int, config: LmoConfig, nominal_m: float):
     """Draw k commands: flags (k, 3) and heights (k,).
 
-    25 % stand, 30 % forward or back, 17 % turn, 12 % sideways, 16 % any mixture.
+    25 % stand, 30 % forward or back, 17 % turn, 12 % sideways, 16 % any mixture; as velocities, 25 % stand and the rest
+    are drawn uniformly up to the goal of each axis.
     """
     kind, flags = rng.random(k), np.zeros((k, 3))
+    heights = np.where(rng.random(k) < config.nominal_share, nominal_m, rng.uniform(*config.heights_m, k))
+    if config.shaping.kind == "velocity":
+        return rng.uniform(-1, 1, (k, 3)) * (kind >= 0.25)[:, None], heights
     sign = lambda size: rng.choice([-1.0, 1.0], size)  # noqa: E731
     walk, turn, side = (kind >= 0.25) & (kind < 0.55), (kind >= 0.55) & (kind < 0.72), (kind >= 0.72) & (kind < 0.84)
     flags[walk, 0] = np.where(rng.random(walk.sum()) < 0.7, 1.0, -1.0)
     flags[turn, 2], flags[side, 1] = sign(turn.sum()), sign(side.sum())
     mixed = kind >= 0.84
     flags[mixed] = rng.integers(-1, 2, (int(mixed.sum()), 3))
-    heights = np.where(rng.random(k) < config.nominal_share, nominal_m, rng.uniform(*config.heights_m, k))
     return flags, heights
 
 

@@ -1,11 +1,12 @@
 """Reward rows of the legs' task as pure batched functions.
 
-In: a `Step` (the state of all worlds after one 20 ms step). Out: {row name: (n,) reward}, already weighted.
-Rows follow WholeBodyVLA Table 4 where its weights are known, and the harness curriculum's shaping rows elsewhere.
+In: a `Step` (the state of all worlds after one 20 ms step), weights by row name. Out: {row name: weighted reward (n,)}.
+A recipe is a table of weights (wbvla.recipes.lmo) over the rows in TERMS.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,57 +40,109 @@ class Step:
     action: np.ndarray  # (n, 15)
     last_action: np.ndarray  # (n, 15)
     before_last_action: np.ndarray  # (n, 15)
-    precision: float  # weight of the rows against drift
+    goal: np.ndarray  # (n, 3) flags times cruise speed, before shaping
+    heading_error: np.ndarray  # (n,) rad, in the step in which a motion ends with the robot settled; 0 otherwise
+    acceleration: np.ndarray  # (n, 15) of the joints, rad/s^2
+    torque: np.ndarray  # (n, 15) N m
+    kp: np.ndarray  # (15,) N m/rad
+    speed_excess: np.ndarray  # (n,) rad/s beyond the joints' speed limits, summed
+    target_error: np.ndarray  # (n, 15) joint target minus joint position, rad
+    knee_bend: np.ndarray  # (n, 2) knee positions as a share of their range
+    air_s: np.ndarray  # (n, 2) how long a foot was in the air, in the step in which it lands; 0 otherwise
+    foot_force: np.ndarray  # (n, 2, 3) of the ground on the feet, world axes, N; zeros unless a row needs it
+    nominal_m: float  # pelvis height of the default pose
 
 
 CONTACT_M = 0.008
 
 
-def rewards(s: Step) -> dict[str, np.ndarray]:
-    """Return every reward row, per second."""
-    error_xy = ((s.velocity[:, :2] - s.v_ref[:, :2]) ** 2).sum(1)
-    error_yaw = (s.yaw_rate - s.v_ref[:, 2]) ** 2
-    error_h = s.height - s.height_ref
-    contact = s.foot_z < CONTACT_M
-    square = lambda x: (x**2).sum(1)  # noqa: E731
-    standing = ~s.moving
-    ahead, aside = s.foot_gap[:, 0], s.foot_gap[:, 1]
-    rows = {
-        # Narrow and wide kernels: the narrow one alone gives no gradient at half a metre per second of error.
-        "track_xy": 1.8 * np.exp(-error_xy / 0.04) + 1.0 * np.exp(-error_xy / 0.3),
-        "track_yaw": 1.5 * np.exp(-error_yaw / 0.05) + 1.0 * np.exp(-error_yaw / 0.5),
-        "track_height": 0.8 * np.exp(-((error_h / 0.03) ** 2)) - 4 * np.clip(np.abs(error_h) - 0.02, 0, 0.3),
-        "upright": -3.0 * square(s.gravity[:, :2]),
-        "torso_upright": -2.0 * square(s.torso_z[:, :2]),
-        # around all axes: the trunk carries the head camera and the hands, and must not swing with the stride
-        "torso_oscillation": -0.05 * square(s.torso_gyro[:, :2]) - 0.15 * (s.torso_gyro[:, 2] - s.v_ref[:, 2]) ** 2,
-        "roll_pitch_rate": -0.08 * square(s.gyro[:, :2]),
-        "vertical_velocity": -1.0 * s.velocity[:, 2] ** 2,
-        "contact_schedule": 0.25 * (contact == (s.swing <= 0)).sum(1),
-        "swing_height": -30.0 * ((s.foot_z - 0.07 * s.swing) ** 2 * (s.swing > 0)).sum(1),
-        "foot_slip": -0.4 * (np.clip((s.foot_vel[..., :2] ** 2).sum(2), 0, 4) * contact).sum(1),
-        "foot_flat": -1.0 * s.foot_tilt.sum(1),
-        "foot_parallel": -0.4 * s.foot_yaw**2,
-        "foot_spacing": -6.0 * np.clip(0.18 - aside, 0, 0.2) - 2.0 * np.clip(aside - 0.34, 0, 0.3),
-        "action_rate": -0.02 * square(s.action - s.last_action),
-        "smoothness": -0.004 * square(s.action - 2 * s.last_action + s.before_last_action),
-        "action_size": -0.003 * square(s.action),
-        "joint_speed": -2e-3 * square(np.clip(s.dq, -20, 20)),
-        "torque": -0.05 * square(s.torque_share),
-        "torque_limit": -0.5 * np.clip(np.abs(s.torque_share) - 0.9, 0, 1).sum(1),
-        "joint_limit": -2.0 * s.limit_excess,
-        "hip_deviation": -0.6 * square(s.q_offset[:, [1, 2, 7, 8]]),
-        "waist_deviation": -0.8 * square(s.q_offset[:, 12:15]) - 1.5 * s.q_offset[:, 12] ** 2,
-        "stand_still": standing * (-0.6 * np.abs(ahead) - 0.15 * np.clip(square(s.velocity) + square(s.gyro), 0, 4)),
-        "alive": np.full(len(ahead), 0.6),
-    }
-    if s.precision > 0:
-        still = standing * (s.swing <= 0).all(1)
-        rows |= {
-            "drift_xy": s.precision * 2.0 * np.exp(-square(s.drift[:, :2]) / 0.004),
-            "drift_yaw": s.precision * 1.5 * np.exp(-(s.drift[:, 2] ** 2) / 0.006),
-            "rest": s.precision
-            * still
-            * (-0.01 * np.clip(square(s.dq), 0, 60) - 0.4 * square(s.action - s.last_action)),
-        }
-    return rows
+def _square(x: np.ndarray) -> np.ndarray:
+    return (x**2).sum(1)
+
+
+def _error_xy(s: Step) -> np.ndarray:
+    return _square(s.velocity[:, :2] - s.v_ref[:, :2])
+
+
+def _contact(s: Step) -> np.ndarray:
+    return s.foot_z < CONTACT_M
+
+
+def _at_rest(s: Step) -> np.ndarray:
+    return ~s.moving & (s.swing <= 0).all(1)
+
+
+def _tall(s: Step) -> np.ndarray:
+    """Commanded within half a centimetre of the nominal height or above."""
+    return s.height_ref >= s.nominal_m - 0.005
+
+
+def _second_difference(s: Step) -> np.ndarray:
+    return _square(s.action - 2 * s.last_action + s.before_last_action)
+
+
+TERMS: dict[str, Callable[[Step], np.ndarray]] = {
+    # Narrow and wide kernels: the narrow one alone gives no gradient at half a metre per second of error.
+    "track_xy": lambda s: np.exp(-_error_xy(s) / 0.04),
+    "track_xy_wide": lambda s: np.exp(-_error_xy(s) / 0.3),
+    "track_yaw": lambda s: np.exp(-((s.yaw_rate - s.v_ref[:, 2]) ** 2) / 0.05),
+    "track_yaw_wide": lambda s: np.exp(-((s.yaw_rate - s.v_ref[:, 2]) ** 2) / 0.5),
+    "track_height": lambda s: np.exp(-(((s.height - s.height_ref) / 0.03) ** 2)),
+    "height_error": lambda s: np.clip(np.abs(s.height - s.height_ref) - 0.02, 0, 0.3),
+    "upright": lambda s: _square(s.gravity[:, :2]),
+    "torso_upright": lambda s: _square(s.torso_z[:, :2]),
+    # The trunk carries the head camera and the hands: it must not swing with the stride.
+    "torso_oscillation": lambda s: _square(s.torso_gyro[:, :2]),
+    "torso_yaw_oscillation": lambda s: (s.torso_gyro[:, 2] - s.v_ref[:, 2]) ** 2,
+    "roll_pitch_rate": lambda s: _square(s.gyro[:, :2]),
+    "vertical_velocity": lambda s: s.velocity[:, 2] ** 2,
+    "contact_schedule": lambda s: (_contact(s) == (s.swing <= 0)).sum(1),
+    "swing_height": lambda s: ((s.foot_z - 0.07 * s.swing) ** 2 * (s.swing > 0)).sum(1),
+    "foot_slip": lambda s: (np.clip((s.foot_vel[..., :2] ** 2).sum(2), 0, 4) * _contact(s)).sum(1),
+    "foot_flat": lambda s: s.foot_tilt.sum(1),
+    "foot_parallel": lambda s: s.foot_yaw**2,
+    "feet_too_close": lambda s: np.clip(0.18 - s.foot_gap[:, 1], 0, 0.2),
+    "feet_too_wide": lambda s: np.clip(s.foot_gap[:, 1] - 0.34, 0, 0.3),
+    "action_rate": lambda s: _square(s.action - s.last_action),
+    "smoothness": _second_difference,
+    "action_size": lambda s: _square(s.action),
+    "joint_speed": lambda s: _square(np.clip(s.dq, -20, 20)),
+    "torque": lambda s: _square(s.torque_share),
+    "torque_limit": lambda s: np.clip(np.abs(s.torque_share) - 0.9, 0, 1).sum(1),
+    "joint_limit": lambda s: s.limit_excess,
+    "hip_deviation": lambda s: _square(s.q_offset[:, [1, 2, 7, 8]]),
+    "waist_deviation": lambda s: _square(s.q_offset[:, 12:15]),
+    "waist_yaw_deviation": lambda s: s.q_offset[:, 12] ** 2,
+    "stand_level": lambda s: ~s.moving * np.abs(s.foot_gap[:, 0]),
+    "stand_still": lambda s: ~s.moving * np.clip(_square(s.velocity) + _square(s.gyro), 0, 4),
+    "alive": lambda s: np.ones(len(s.height)),
+    "drift_xy": lambda s: np.exp(-_square(s.drift[:, :2]) / 0.004),
+    "drift_yaw": lambda s: np.exp(-(s.drift[:, 2] ** 2) / 0.006),
+    "rest_speed": lambda s: _at_rest(s) * np.clip(_square(s.dq), 0, 60),
+    "rest_action_rate": lambda s: _at_rest(s) * _square(s.action - s.last_action),
+    # WholeBodyVLA Table 4, and the rows it names without a formula as HOMIE defines them.
+    "paper_forward": lambda s: np.exp(-4 * (s.velocity[:, 0] - s.goal[:, 0]) ** 2),
+    "paper_lateral": lambda s: np.exp(-4 * (s.velocity[:, 1] - s.goal[:, 1]) ** 2),
+    "paper_yaw": lambda s: np.exp(-4 * (s.gyro[:, 2] - s.goal[:, 2]) ** 2),
+    "paper_height": lambda s: np.exp(-4 * (s.height - s.height_ref) ** 2),
+    "joint_acceleration": lambda s: _square(s.acceleration),
+    "roll_action": lambda s: _square(s.action[:, [1, 5, 7, 11]]),
+    "stand_still_action": lambda s: ~s.goal.any(1) * _square(s.action[:, :12]),
+    "direction": lambda s: np.abs(s.heading_error),
+    "hip_deviation_tall": lambda s: _tall(s) * _square(s.q_offset[:, [1, 2, 7, 8]]),
+    "ankle_deviation_tall": lambda s: _tall(s) * _square(s.q_offset[:, [4, 5, 10, 11]]),
+    "knee_squat": lambda s: np.abs((s.knee_bend - 0.5) * (s.height - s.height_ref)[:, None]).sum(1),
+    "joint_speed_limit": lambda s: s.speed_excess,
+    "torque_usage": lambda s: _square(s.torque / s.kp),
+    "feet_air_time": lambda s: s.goal.any(1) * ((s.air_s - 0.5) * (s.air_s > 0)).sum(1),
+    "foot_clearance": lambda s: ((s.foot_z - 0.14) ** 2 * np.linalg.norm(s.foot_vel[..., :2], axis=2)).sum(1),
+    "lateral_spacing": lambda s: (s.foot_gap[:, 1] > 0.2) & (s.foot_gap[:, 1] < 0.35),
+    "no_fly": lambda s: (_contact(s).sum(1) == 1) | ~s.goal.any(1),
+    "foot_stumble": lambda s: (np.linalg.norm(s.foot_force[..., :2], axis=2) > 3 * np.abs(s.foot_force[..., 2])).any(1),
+    "joint_tracking": lambda s: _square(s.target_error[:, :12]),
+}
+
+
+def rewards(s: Step, weights: tuple[tuple[str, float], ...]) -> dict[str, np.ndarray]:
+    """Return the weighted rows (n,), per second. Raises KeyError for a row that does not exist."""
+    return {name: weight * TERMS[name](s) for name, weight in weights}

@@ -11,6 +11,10 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wbvla.lmo.cpu_engine import Diverged
 
 
 @dataclass
@@ -69,6 +73,7 @@ def run(cfg: TrainLmo) -> dict:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's spinning threads would starve the physics
     import torch
 
+    from wbvla.lmo.cpu_engine import Diverged
     from wbvla.lmo.export import export
     from wbvla.lmo.ppo import Trainer
     from wbvla.recipes.lmo import get_recipe
@@ -104,6 +109,8 @@ def run(cfg: TrainLmo) -> dict:
             if time.time() - saved > 60 or last:
                 trainer.save(out)
                 saved = time.time()
+    except Diverged as error:
+        raise ValueError(f"{error} at {trainer.steps:,} steps: {_dump(out, error)}") from None
     except KeyboardInterrupt:
         trainer.save(out)
         print(f"interrupted: checkpoint at {trainer.steps:,} steps kept in {out}; the same command continues")
@@ -113,6 +120,16 @@ def run(cfg: TrainLmo) -> dict:
     )
     print(f"wrote {out / 'export'}")
     return result
+
+
+def _dump(out: Path, error: Diverged) -> str:
+    """Write what is needed to repeat the step; the checkpoint stays as it was. Returns where it lies."""
+    import mujoco
+    import numpy as np
+
+    mujoco.mj_saveModel(error.model, str(out / "diverged.mjb"), None)
+    np.savez(out / "diverged.npz", state=error.state, control=error.control)
+    return f"model and state of that step are in {out}/diverged.mjb and diverged.npz, the last checkpoint is untouched"
 
 
 def _short(row: dict) -> str:

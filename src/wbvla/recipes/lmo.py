@@ -1,10 +1,39 @@
-"""Configurations of the legs' training. In: nothing. Out: frozen `LmoConfig`; `lmo_tiny` is the twin for tests."""
+"""Configurations of the legs' training. In: nothing. Out: frozen `LmoConfig`; NAME_tiny is the twin for tests."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 from wbvla.lmo.command import ShapingConfig
+from wbvla.lmo.observation import TERMS
+
+REWARDS = (
+    ("track_xy", 1.8), ("track_xy_wide", 1.0), ("track_yaw", 1.5), ("track_yaw_wide", 1.0),
+    ("track_height", 0.8), ("height_error", -4.0), ("drift_xy", 2.0), ("drift_yaw", 1.5),
+    ("upright", -3.0), ("torso_upright", -2.0), ("torso_oscillation", -0.05), ("torso_yaw_oscillation", -0.15),
+    ("roll_pitch_rate", -0.08), ("vertical_velocity", -1.0),
+    ("contact_schedule", 0.25), ("swing_height", -30.0), ("foot_slip", -0.4), ("foot_flat", -1.0),
+    ("foot_parallel", -0.4), ("feet_too_close", -6.0), ("feet_too_wide", -2.0),
+    ("action_rate", -0.02), ("smoothness", -0.004), ("action_size", -0.003), ("joint_speed", -2e-3),
+    ("torque", -0.05), ("torque_limit", -0.5), ("joint_limit", -2.0),
+    ("hip_deviation", -0.6), ("waist_deviation", -0.8), ("waist_yaw_deviation", -1.5),
+    ("stand_level", -0.6), ("stand_still", -0.15), ("rest_speed", -0.01), ("rest_action_rate", -0.4), ("alive", 0.6),
+)  # fmt: skip
+
+# WholeBodyVLA Table 4: (row, stage I, stage II); rows that the paper names without a weight have HOMIE's. The weight
+# of J_dir ("direction") is not published; it is chosen so that 0.1 rad costs as much as a step earns.
+PAPER_REWARDS = (
+    ("paper_forward", 1.5, 1.8), ("paper_lateral", 1.0, 1.2), ("paper_yaw", 2.0, 2.0), ("paper_height", 2.0, 2.0),
+    ("vertical_velocity", -0.5, -0.75), ("upright", -1.5, -1.5), ("joint_acceleration", -2.5e-7, -2.5e-7),
+    ("roll_action", -0.05, -0.1), ("stand_still_action", -0.05, -0.1), ("direction", 0.0, -50.0),
+    ("hip_deviation_tall", -0.2, -0.2), ("ankle_deviation_tall", -0.5, -0.5), ("knee_squat", -0.75, -0.75),
+    ("joint_speed", -1e-4, -1e-4), ("joint_speed_limit", -2e-3, -2e-3), ("joint_limit", -2.0, -2.0),
+    ("torque_limit", -0.1, -0.1), ("torque_usage", -2.5e-6, -2.5e-6), ("feet_air_time", 0.05, 0.05),
+    ("foot_clearance", -0.25, -0.25), ("lateral_spacing", 0.5, 0.5), ("foot_parallel", -3.0, -3.0),
+    ("no_fly", 0.75, 0.75), ("foot_slip", -0.25, -0.25), ("foot_stumble", -1.5, -1.5), ("action_rate", -0.01, -0.01),
+    ("smoothness", -0.05, -0.05), ("joint_tracking", -0.1, -0.1), ("torso_oscillation", -0.05, -0.05),
+)  # fmt: skip
+PAPER_TERMS = ("flags", "height_ref", "gyro", "gravity", "q", "dq", "last_action")
 
 
 @dataclass(frozen=True)
@@ -24,7 +53,9 @@ class LmoConfig:
         hand_force_n, hand_force_share: steady force against the motion, and in which share of the worlds.
         redraw_s: how long a command lasts. reversals: share of the redraws that reverse all flags.
         slowest: least share of the cruise speeds that half of the episodes ask for.
-        precision: weight of the rows against drift from the reference and against motion at rest.
+        terms: what the actor observes, of lmo/observation.py's TERMS.
+        history: observations that the actor sees at once.
+        rewards: weights of the reward rows by name; see lmo/rewards.py.
         harness: start with the assist forces that are annealed away (reached unaided walking 10x sooner).
     """
 
@@ -49,7 +80,9 @@ class LmoConfig:
     redraw_s: tuple[float, float] = (2.0, 6.0)
     reversals: float = 0.0
     slowest: float = 1.0
-    precision: float = 1.0
+    terms: tuple[str, ...] = tuple(TERMS)
+    history: int = 1
+    rewards: tuple[tuple[str, float], ...] = REWARDS
     episode_s: float = 20.0
     harness: bool = True
     hidden: tuple[int, ...] = (256, 128)
@@ -89,16 +122,60 @@ def lmo_g1_stage2() -> LmoConfig:
     )
 
 
-def lmo_tiny() -> LmoConfig:
-    """Return a seconds-long twin of `lmo_g1` for tests."""
-    return replace(LmoConfig(), worlds=16, steps_per_update=16, variants=2, hidden=(32, 32), minibatches=2)
+def lmo_g1_no_direction() -> LmoConfig:
+    """Return the ablation of `lmo_g1` without rows against drift (the paper's J_dir)."""
+    return replace(LmoConfig(), rewards=tuple(row for row in REWARDS if not row[0].startswith("drift")))
 
 
-RECIPES = {"lmo_g1": lmo_g1, "lmo_g1_stage2": lmo_g1_stage2, "lmo_tiny": lmo_tiny}
+def lmo_g1_velocity() -> LmoConfig:
+    """Return the baseline that tracks continuous velocities (tutorial 001, HOMIE-like) instead of flags."""
+    return replace(LmoConfig(), shaping=ShapingConfig(kind="velocity"))
+
+
+def lmo_paper() -> LmoConfig:
+    """Return stage I as the paper describes it: its rows, its observation with six frames, no clock, no feed-forward.
+
+    What the paper leaves open (network, PPO, worlds) is as in `lmo_g1`; on two cores it learns far more slowly.
+    """
+    return replace(
+        LmoConfig(),
+        rewards=tuple((name, first) for name, first, _ in PAPER_REWARDS if first),
+        terms=PAPER_TERMS,
+        history=6,
+        lift_rad=0.0,
+        slowest=0.0,
+        friction=(0.1, 3.0),
+        torso_kg=(-5.0, 10.0),
+        wrist_kg=(-0.1, 0.3),
+        link_mass=0.2,
+        torque_noise=0.05,
+        push_m_s=0.5,
+    )
+
+
+def lmo_paper_stage2() -> LmoConfig:
+    """Return stage II of `lmo_paper`: fixed cruise speeds, its raised weights and J_dir."""
+    rewards = tuple((name, second) for name, _, second in PAPER_REWARDS)
+    return replace(lmo_paper(), rewards=rewards, slowest=1.0, harness=False)
+
+
+def tiny(config: LmoConfig) -> LmoConfig:
+    """Return a seconds-long twin of a configuration."""
+    return replace(config, worlds=16, steps_per_update=16, variants=2, hidden=(32, 32), minibatches=2)
+
+
+RECIPES = {
+    recipe.__name__: recipe
+    for recipe in (
+        lmo_g1, lmo_g1_stage2, lmo_g1_no_direction, lmo_g1_velocity, lmo_paper, lmo_paper_stage2,
+    )
+}  # fmt: skip
 
 
 def get_recipe(name: str) -> LmoConfig:
-    """Return a recipe by name. Raises ValueError listing the known names."""
-    if name not in RECIPES:
-        raise ValueError(f"recipe: got {name!r}, expected one of {', '.join(RECIPES)}")
-    return RECIPES[name]()
+    """Return a recipe by name; NAME_tiny is the twin of NAME. Raises ValueError listing the known names."""
+    if name in RECIPES:
+        return RECIPES[name]()
+    if name.removesuffix("_tiny") in RECIPES:
+        return tiny(RECIPES[name.removesuffix("_tiny")]())
+    raise ValueError(f"recipe: got {name!r}, expected one of {', '.join(RECIPES)}, or one of these with _tiny")
