@@ -6,7 +6,7 @@ import pytest
 
 from wbvla.evaluation.results import print_results, write_results
 from wbvla.evaluation.rollout import Episode
-from wbvla.evaluation.run import Evaluate, episode_seeds, summarise, write_json
+from wbvla.evaluation.run import Evaluate, episode_seeds, run, summarise, write_json
 
 
 def episodes(successes: int, n: int) -> list[Episode]:
@@ -91,3 +91,11 @@ def test_too_many_trials_and_unknown_splits_are_refused():
         episode_seeds("test", 1001, 0)
     with pytest.raises(ValueError, match="split"):
         episode_seeds("exam", 3, 0)
+
+
+@pytest.mark.parametrize(("contract", "reason"), [(None, "needs a folder of"), ("{}", "got a contract of kind None")])
+def test_only_a_checkpoint_can_be_repeated_in_real_time(tmp_path, contract, reason):
+    if contract is not None:
+        (tmp_path / "contract.json").write_text(contract)
+    with pytest.raises(ValueError, match=reason):
+        run(Evaluate(policy=str(tmp_path), realtime=True))

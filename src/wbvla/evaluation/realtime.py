@@ -5,7 +5,6 @@ In: an `Evaluate` configuration and episode seeds. Out: an `Episode` a seed, and
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 import subprocess
@@ -32,13 +31,14 @@ def trials(cfg: Evaluate, seeds: list[int]) -> tuple[list[Episode], float]:
     Raises:
         ValueError: the policy is no checkpoint folder, or the server does not start; one line.
     """
+    from wbvla.contract import load_contract
     from wbvla.data.progress import Progress
     from wbvla.lmo.controller import shipped_controller
 
     contract = Path(cfg.policy) / "contract.json"
     if not contract.is_file():
         raise ValueError(f"policy: got {cfg.policy!r}, but --realtime needs a folder of `wbvla vla finetune` to serve")
-    image_size = json.loads(contract.read_text())["image_size"]
+    image_size = load_contract(contract, "vla")["image_size"]
     legs, episodes, round_trips_ms = shipped_controller(cfg.robot), [], []
     progress = Progress(f"eval {Path(cfg.policy).name} in real time", len(seeds), "trials")
     with served(cfg.policy) as address:
