@@ -43,7 +43,7 @@ class ShapingConfig:
             raise ValueError(f"shaping kind: got {self.kind!r}, expected one of {', '.join(SHAPINGS)}")
 
 
-DISTURBED_M_S, DISTURBED_TILT, ALARM_STEPS = 0.35, 0.3, 40
+DISTURBED_M_S, DISTURBED_TILT, ALARM_STEPS = 0.25, 0.2, 40
 
 
 def is_disturbed(velocity: np.ndarray, gravity: np.ndarray) -> np.ndarray:

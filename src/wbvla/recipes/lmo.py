@@ -122,6 +122,11 @@ def lmo_g1_stage2() -> LmoConfig:
     )
 
 
+def lmo_g1_rest() -> LmoConfig:
+    """Return `lmo_g1` with a gait clock that rests while nothing is asked: begin it with a run of `lmo_g1`."""
+    return replace(LmoConfig(), shaping=ShapingConfig(rests=True), harness=False)
+
+
 def lmo_g1_no_direction() -> LmoConfig:
     """Return the ablation of `lmo_g1` without rows against drift (the paper's J_dir)."""
     return replace(LmoConfig(), rewards=tuple(row for row in REWARDS if not row[0].startswith("drift")))
@@ -167,7 +172,7 @@ def tiny(config: LmoConfig) -> LmoConfig:
 RECIPES = {
     recipe.__name__: recipe
     for recipe in (
-        lmo_g1, lmo_g1_stage2, lmo_g1_no_direction, lmo_g1_velocity, lmo_paper, lmo_paper_stage2,
+        lmo_g1, lmo_g1_rest, lmo_g1_stage2, lmo_g1_no_direction, lmo_g1_velocity, lmo_paper, lmo_paper_stage2,
     )
 }  # fmt: skip
 
