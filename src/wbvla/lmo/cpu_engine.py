@@ -1,6 +1,7 @@
 """The legs' training environment on native MuJoCo with CPU threads.
 
-In: actions (n, 15). Out: actor and critic observations, rewards, terminations for n worlds, one 20 ms step at a time.
+In: actions (n, n_lmo). Out: actor and critic observations, rewards, terminations for n worlds, one 20 ms step at a
+time.
 The batch is stepped by `mujoco.rollout`; everything around it is vectorised numpy.
 """
 
@@ -18,9 +19,8 @@ from wbvla.lmo.rewards import CONTACT_M, Step, rewards
 from wbvla.recipes.lmo import LmoConfig
 from wbvla.robots.base import Robot
 
-LEG_M = 0.63
 VELOCITY_FILTER = 0.5  # share of the new leg-odometry sample; the contract carries it
-FALL_TILT, FALL_HEIGHT_M = -0.7, 0.35
+FALL_TILT, FALL_BELOW_M = -0.7, 0.10  # gravity's z in the pelvis frame: 45 degrees; below the lowest command
 DRIFT_FILTER = 0.03  # a stride and a half: what is left is drift, not the gait's swing
 NOISE = {"base_velocity": 0.1, "gyro": 0.15, "gravity": 0.03, "q": 0.01, "dq": 0.5}
 
@@ -55,6 +55,9 @@ class CpuEngine:
         self.soft_limits = limits[:, 0] + 0.05, limits[:, 1] - 0.05
         self.kp, self.kd = robot.array("kp")[: robot.n_lmo], robot.array("kd")[: robot.n_lmo]
         self.effort = robot.array("effort")[: robot.n_lmo]
+        self.hips = [i for i, j in enumerate(robot.lmo_joints) if "hip_roll" in j or "hip_yaw" in j]
+        self.waist = [i for i, j in enumerate(robot.lmo_joints) if j.startswith("waist")]
+        self.fall_height = robot.height_range_m[0] - FALL_BELOW_M
         self.shaper = CommandShaper(worlds, robot.nominal_height_m, config.shaping)
         self.legs = LegKinematics(robot)
         self.arms = ArmMotion(robot, worlds, self.rng)
@@ -123,7 +126,7 @@ class CpuEngine:
             return
         state = np.zeros((k, self.state.shape[1]))
         qpos, qvel = state[:, 1 : 1 + self.nq], state[:, 1 + self.nq : 1 + self.nq + self.nv]
-        qpos[:, 2], qpos[:, 3], qpos[:, 7:] = 0.76, 1.0, self.default
+        qpos[:, 2], qpos[:, 3], qpos[:, 7:] = self.robot.height_range_m[1], 1.0, self.default
         if self.training:
             qpos[:, 2] += 0.01
             qpos[:, 7:] += self.rng.uniform(-0.1, 0.1, (k, self.nu))
@@ -156,14 +159,15 @@ class CpuEngine:
             self.command_left[mask] = self.rng.integers(round(first / STEP_S), round(last / STEP_S), k)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Advance 20 ms. action: (n, 15). Returns reward (n,), terminated (n,) bool, timed out (n,) bool."""
+        """Advance 20 ms. action: (n, n_lmo). Returns reward (n,), terminated (n,) bool, timed out (n,) bool."""
         self.actions[2], self.actions[1] = self.actions[1], self.actions[0]
         self.actions[0] = np.clip(action, -6, 6)
         self.shaper.step(self.flags, self.height, self.disturbed)
         targets = self.default[: self.robot.n_lmo] + self.config.action_scale_rad * self.actions[0]
         targets[:, :12] += feedforward(
-            self.shaper.swing(), self.shaper.height_ref, self.robot.nominal_height_m, LEG_M, self.config.lift_rad
-        )
+            self.shaper.swing(), self.shaper.height_ref, self.robot.nominal_height_m, self.robot.leg_m,
+            self.config.lift_rad,
+        )  # fmt: skip
         applied = np.where(self.delayed[:, None], self.targets, targets)
         self.targets = targets
         self._control[:, :, : self.robot.n_lmo] = applied[:, None]
@@ -172,12 +176,13 @@ class CpuEngine:
         self._physics()
         bad = ~np.isfinite(self.state).all(1)
         self.state[bad] = 0.0
-        self.state[bad, 3], self.state[bad, 4] = 0.76, 1.0  # z and w of a standing pose; the world is reset below
+        # z and w of a standing pose; the world is reset below
+        self.state[bad, 3], self.state[bad, 4] = self.robot.height_range_m[1], 1.0
         self._sensors[bad] = 0.0
         step = self._measure(applied)
         rows = rewards(step)
         self.rows = {name: float(row.mean()) for name, row in rows.items()}
-        fallen = bad | (step.gravity[:, 2] > FALL_TILT) | (step.height < FALL_HEIGHT_M)
+        fallen = bad | (step.gravity[:, 2] > FALL_TILT) | (step.height < self.fall_height)
         reward = np.clip(sum(rows.values()) * STEP_S * 5 - 2.0 * fallen, -4, 4)
         self.episode_steps += 1
         self.age += 1
@@ -238,21 +243,23 @@ class CpuEngine:
             yaws.append(np.arctan2(x_axis[:, 1], x_axis[:, 0]))
             pos.append(p)
         lo, hi = self.soft_limits
+        offset = q - self.default[: self.robot.n_lmo]
         gap_yaw = yaws[0] - yaws[1]
         return Step(
             velocity=v, drift=self.drift, yaw_rate=self.yaw_rate, gyro=self.qvel[:, 3:6],
             gravity=self.gravity, height=self.qpos[:, 2], v_ref=self.shaper.v_ref, height_ref=self.shaper.height_ref,
             moving=self.shaper.moving, swing=self.shaper.swing(), foot_z=np.stack(z, 1), foot_vel=np.stack(vel, 1),
             foot_tilt=np.stack(tilt, 1), foot_gap=self.in_heading_frame(pos[0] - pos[1])[:, :2],
-            foot_yaw=np.arctan2(np.sin(gap_yaw), np.cos(gap_yaw)), torso_z=self.sensor("torso_z"),
-            torso_gyro=self.sensor("torso_gyro"), q_offset=q - self.default[: self.robot.n_lmo], dq=dq,
+            foot_gap_range=self.robot.foot_gap_m, foot_yaw=np.arctan2(np.sin(gap_yaw), np.cos(gap_yaw)),
+            torso_z=self.sensor("torso_z"), torso_gyro=self.sensor("torso_gyro"), hip_offset=offset[:, self.hips],
+            waist_offset=offset[:, self.waist], dq=dq,
             limit_excess=(np.clip(lo - q, 0, None) + np.clip(q - hi, 0, None)).sum(1),
             torque_share=(self.kp * (applied - q) - self.kd * dq) / self.effort, action=self.actions[0],
             last_action=self.actions[1], before_last_action=self.actions[2], precision=self.config.precision,
         )  # fmt: skip
 
     def observe(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return actor (n, 91) and critic observations, float32. Call once per step: it advances a filter."""
+        """Return actor and critic observations, (n, width) float32. Call once per step: it advances a filter."""
         noisy = self._with_noise if self.training else lambda name, x: x
         feet, feet_vel = self.legs.feet(self.qpos[:, 7:19], self.qvel[:, 6:18])
         fresh = self.age == 0

@@ -1,6 +1,7 @@
 """What the legs' actor sees: only quantities that a robot measures, scaled, in one fixed order.
 
-In: command, shaping state, proprioception, last action, batched numpy. Out: (n, 91) float32, and its mirror image.
+In: command, shaping state, proprioception, last action, batched numpy. Out: (n, width) float32, and its mirror image.
+`layout` says how wide each term is: 91 numbers for the G1, 85 for the X2.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import numpy as np
 
 @dataclass
 class Step:
-    """State of n worlds after a step. Velocities in the heading frame, m/s; joints are the policy's own (15)."""
+    """State of n worlds after a step. Velocities in the heading frame, m/s; joints are the policy's own (J)."""
 
     velocity: np.ndarray  # (n, 3) of the pelvis
     drift: np.ndarray  # (n, 3) velocity and yaw rate minus their reference, low-passed over a stride
@@ -29,16 +29,18 @@ class Step:
     foot_vel: np.ndarray  # (n, 2, 3)
     foot_tilt: np.ndarray  # (n, 2) squared horizontal part of the sole's normal
     foot_gap: np.ndarray  # (n, 2) left minus right foot: ahead, aside, heading frame
+    foot_gap_range: tuple[float, ...]  # least and largest wanted distance aside
     foot_yaw: np.ndarray  # (n,) angle between the feet
     torso_z: np.ndarray  # (n, 3)
     torso_gyro: np.ndarray  # (n, 3)
-    q_offset: np.ndarray  # (n, 15) from the default pose
-    dq: np.ndarray  # (n, 15)
+    hip_offset: np.ndarray  # (n, 4) hip roll and yaw from the default pose
+    waist_offset: np.ndarray  # (n, W) waist joints from the default pose, yaw first
+    dq: np.ndarray  # (n, J)
     limit_excess: np.ndarray  # (n,) rad beyond the soft joint limits, summed
-    torque_share: np.ndarray  # (n, 15) torque over limit
-    action: np.ndarray  # (n, 15)
-    last_action: np.ndarray  # (n, 15)
-    before_last_action: np.ndarray  # (n, 15)
+    torque_share: np.ndarray  # (n, J) torque over limit
+    action: np.ndarray  # (n, J)
+    last_action: np.ndarray  # (n, J)
+    before_last_action: np.ndarray  # (n, J)
     precision: float  # weight of the rows against drift
 
 
@@ -54,6 +56,7 @@ def rewards(s: Step) -> dict[str, np.ndarray]:
     square = lambda x: (x**2).sum(1)  # noqa: E731
     standing = ~s.moving
     ahead, aside = s.foot_gap[:, 0], s.foot_gap[:, 1]
+    nearest, farthest = s.foot_gap_range
     rows = {
         # Narrow and wide kernels: the narrow one alone gives no gradient at half a metre per second of error.
         "track_xy": 1.8 * np.exp(-error_xy / 0.04) + 1.0 * np.exp(-error_xy / 0.3),
@@ -70,7 +73,7 @@ def rewards(s: Step) -> dict[str, np.ndarray]:
         "foot_slip": -0.4 * (np.clip((s.foot_vel[..., :2] ** 2).sum(2), 0, 4) * contact).sum(1),
         "foot_flat": -1.0 * s.foot_tilt.sum(1),
         "foot_parallel": -0.4 * s.foot_yaw**2,
-        "foot_spacing": -6.0 * np.clip(0.18 - aside, 0, 0.2) - 2.0 * np.clip(aside - 0.34, 0, 0.3),
+        "foot_spacing": -6.0 * np.clip(nearest - aside, 0, 0.2) - 2.0 * np.clip(aside - farthest, 0, 0.3),
         "action_rate": -0.02 * square(s.action - s.last_action),
         "smoothness": -0.004 * square(s.action - 2 * s.last_action + s.before_last_action),
         "action_size": -0.003 * square(s.action),
@@ -78,8 +81,8 @@ def rewards(s: Step) -> dict[str, np.ndarray]:
         "torque": -0.05 * square(s.torque_share),
         "torque_limit": -0.5 * np.clip(np.abs(s.torque_share) - 0.9, 0, 1).sum(1),
         "joint_limit": -2.0 * s.limit_excess,
-        "hip_deviation": -0.6 * square(s.q_offset[:, [1, 2, 7, 8]]),
-        "waist_deviation": -0.8 * square(s.q_offset[:, 12:15]) - 1.5 * s.q_offset[:, 12] ** 2,
+        "hip_deviation": -0.6 * square(s.hip_offset),
+        "waist_deviation": -0.8 * square(s.waist_offset) - 1.5 * s.waist_offset[:, 0] ** 2,
         "stand_still": standing * (-0.6 * np.abs(ahead) - 0.15 * np.clip(square(s.velocity) + square(s.gyro), 0, 4)),
         "alive": np.full(len(ahead), 0.6),
     }

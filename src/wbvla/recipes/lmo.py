@@ -1,4 +1,4 @@
-"""Configurations of the legs' training. In: nothing. Out: frozen `LmoConfig`; `lmo_tiny` is the twin for tests."""
+"""Configurations of the legs' training. In: nothing. Out: frozen `LmoConfig`; the `tiny` ones are twins for tests."""
 
 from __future__ import annotations
 
@@ -89,12 +89,38 @@ def lmo_g1_stage2() -> LmoConfig:
     )
 
 
+def lmo_x2() -> LmoConfig:
+    """Return the first stage of the X2's legs: the G1's, heights as far below nominal."""
+    return replace(lmo_g1(), heights_m=(0.48, 0.65))
+
+
+def lmo_x2_stage2() -> LmoConfig:
+    """Return the second stage: start it from a run of `lmo_x2`."""
+    return replace(lmo_g1_stage2(), heights_m=(0.45, 0.65))
+
+
 def lmo_tiny() -> LmoConfig:
     """Return a seconds-long twin of `lmo_g1` for tests."""
-    return replace(LmoConfig(), worlds=16, steps_per_update=16, variants=2, hidden=(32, 32), minibatches=2)
+    return _tiny(lmo_g1())
 
 
-RECIPES = {"lmo_g1": lmo_g1, "lmo_g1_stage2": lmo_g1_stage2, "lmo_tiny": lmo_tiny}
+def lmo_x2_tiny() -> LmoConfig:
+    """Return a seconds-long twin of `lmo_x2` for tests."""
+    return _tiny(lmo_x2())
+
+
+def _tiny(config: LmoConfig) -> LmoConfig:
+    return replace(config, worlds=16, steps_per_update=16, variants=2, hidden=(32, 32), minibatches=2)
+
+
+RECIPES = {
+    "lmo_g1": lmo_g1,
+    "lmo_g1_stage2": lmo_g1_stage2,
+    "lmo_x2": lmo_x2,
+    "lmo_x2_stage2": lmo_x2_stage2,
+    "lmo_tiny": lmo_tiny,
+    "lmo_x2_tiny": lmo_x2_tiny,
+}
 
 
 def get_recipe(name: str) -> LmoConfig:

@@ -93,8 +93,9 @@ class Camera:
 class Robot:
     """A humanoid. Joint order everywhere: legs (left 6, right 6), waist, arms (left 7, right 7), then extras.
 
-    A leg's joints are hip pitch, roll, yaw, knee, ankle pitch, roll; an arm's first is the shoulder's pitch. There are
-    links named pelvis (the root), torso_link, left_ankle_roll_link and right_ankle_roll_link, and one palm a side.
+    A leg's joints are hip pitch, roll, yaw, knee, ankle pitch, roll; the waist's first is its yaw, an arm's first
+    the shoulder's pitch. There are links named pelvis (the root), torso_link, left_ankle_roll_link and
+    right_ankle_roll_link, and one palm a side.
 
     Attributes:
         n_lmo: how many joints, the first ones, the legs' policy owns.
