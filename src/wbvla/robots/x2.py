@@ -2,9 +2,9 @@
 
 In: nothing. Out: `X2`, a wbvla.robots.base.Robot.
 Numbers are the published ones (AgibotTech/agibot_x2_urdf, X2_URDF-v1.3.0/x2_ultra.xml, commit 575cc6b, Mulan PSL v2).
-Left links are listed, right ones are their mirror: the published right side differs by up to 1 mm and 12 g. The robot
+Left links are listed, right ones are their mirror: the published right side differs by up to 1.4 mm and 13 g. The robot
 has 31 joints; waist pitch and roll and both of the head are welded here, as on the papers' prototype. Motor speeds are
-those of the community's ports; no vendor states PD gains, see below.
+those of community ports (SONIC's X2 port: legs, waist; agibot_x2_moveit: arms); no vendor states PD gains, see below.
 """
 
 from __future__ import annotations
@@ -79,10 +79,10 @@ LEFT_AND_CENTRE = (
 
 _ARMATURE = 0.03  # of every joint in the published model
 
-# Hips, knees and waist by the G1's rule (10 Hz, ratio 2) on the published armature: 118 N m/rad and 7.5 N m s/rad, between
-# the stiffest and the softest of the ports' gains, which follow rotor inertias that nobody published. Ankles by the only
-# gains that were tuned on this robot (legged_lab's): the rule would spend the ankle's 36 N m within 0.3 rad.
-# Arms and wrists by the gains of the robot's own manipulation set-up (x2_bringup).
+# Hips, knees and waist by the G1's rule (10 Hz, ratio 2) on the published armature: 118 N m/rad and 7.5 N m s/rad. That
+# is amid the ports' 99 to 200; SONIC's 99 are the G1's rotor inertias in the same rule. Ankles as legged_lab's X2: the
+# rule would spend the ankle's 36 N m within 0.3 rad, and SONIC's 14 N m/rad were raised on deployment. Arms and wrists
+# as x2_bringup's, which drives the robot's arms.
 _LEG = Motor(*pd_from_frequency(_ARMATURE), 120, 11.936, _ARMATURE)
 _SHOULDER, _UPPER_ARM = Motor(50.0, 3.0, 36, 13.088, _ARMATURE), Motor(50.0, 3.0, 24, 15.077, _ARMATURE)
 _WRIST = Motor(20.0, 2.0, 4.8, 4.188, _ARMATURE)
@@ -130,7 +130,7 @@ X2 = Robot(
     camera=Camera("head_pitch_link", (0.075, 0.0, 0.015), math.radians(42.0), 69.0),
     imu_pos=(0.0239465, -0.000228682, 0.04171),
     foot_site=(0.03, 0.0, -0.073),
-    # Four of the published twelve contact spheres a foot: the widest rectangle among them. They are 5 mm thick.
+    # Lowest points of four of the published twelve contact spheres (radius 5 mm) a foot: the long rectangle among them.
     foot_corners=((0.11, 0.05, -0.073), (0.11, -0.05, -0.073), (-0.05, 0.05, -0.073), (-0.05, -0.05, -0.073)),
     leg_m=0.60,
     foot_gap_m=(0.21, 0.37),
