@@ -213,22 +213,24 @@ def test_the_twin_of_every_recipe_trains_and_its_controller_equals_the_engine(na
     from wbvla.lmo.cpu_engine import CpuEngine
     from wbvla.lmo.train import TrainLmo, run
 
-    run(TrainLmo(recipe=f"{name}_tiny", out=str(tmp_path), steps=1, evaluate_every=100, threads=1))
+    robot = get_robot("x2" if "x2" in name else "g1")
+    height_m = 0.9 * robot.nominal_height_m
+    run(TrainLmo(recipe=f"{name}_tiny", robot=robot.name, out=str(tmp_path), steps=1, evaluate_every=100, threads=1))
     controller = LmoController(tmp_path / "export")
-    engine = CpuEngine(ROBOT, get_recipe(f"{name}_tiny"), 1, 0, 1, training=False)
+    engine = CpuEngine(robot, get_recipe(f"{name}_tiny"), 1, 0, 1, training=False)
     engine.delayed[:] = False
-    engine.flags[:], engine.height[:] = (1, 0, -1), 0.7
-    engine.step(np.zeros((1, 15)))  # fill the sensors
+    engine.flags[:], engine.height[:] = (1, 0, -1), height_m
+    engine.step(np.zeros((1, robot.n_lmo)))  # fill the sensors
     engine.reset(np.ones(1, bool))
-    engine.step(np.zeros((1, 15)))
-    controller.shaper.step(np.array([[1.0, 0, -1]]), np.array([0.7]))
+    engine.step(np.zeros((1, robot.n_lmo)))
+    controller.shaper.step(np.array([[1.0, 0, -1]]), np.array([height_m]))
     engine.age[:] = 1  # neither is fresh: both histories begin empty
     controller.fresh[:] = False
     engine.velocity[:] = 0
     for _ in range(30):
         observation, _ = engine.observe()
         body = Proprioception(engine.qpos[0, 7:], engine.qvel[0, 6:], engine.qvel[0, 3:6], engine.gravity[0])
-        target = controller.step(LocoCommand(1, 0, -1, 0.7), body)
+        target = controller.step(LocoCommand(1, 0, -1, height_m), body)
         action = controller.session.run(None, {"observation": observation})[0].astype(float)
         np.testing.assert_allclose(controller.action, np.clip(action, -6, 6), atol=2e-5)
         engine.step(action)

@@ -118,7 +118,7 @@ def test_a_push_keeps_its_impulse_at_any_length_and_time():
 def test_flags_are_redrawn_reversed_and_never_translate_low():
     rng, everything, reversals = np.random.default_rng(0), [], 0
     for _ in range(20):
-        command = draw.flag_commands(rng, 60.0, 0.74)
+        command = draw.flag_commands(rng, setting(), 60.0)
         assert command.shape == (3000, 4)
         change = np.flatnonzero((np.diff(command, axis=0) != 0).any(1)) + 1
         assert np.diff(change).min() >= 100
@@ -129,7 +129,7 @@ def test_flags_are_redrawn_reversed_and_never_translate_low():
     assert 0.65 <= height[translates].min() < 0.66 and 0.45 <= height[~translates].min() < 0.5 and height.max() <= 0.74
     flags = np.unique(np.round(command[:, :3] / draw.CRUISE, 9), axis=0)
     assert set(flags.ravel()) == {-1.0, 0.0, 1.0} and len(flags) == 27 and reversals > 40
-    assert (draw.flag_commands(rng, 10.0, 0.74, rest_s=2.0)[:100, :3] == 0).all()
+    assert (draw.flag_commands(rng, setting(), 10.0, rest_s=2.0)[:100, :3] == 0).all()
 
 
 def test_arm_motion_stays_within_range_and_speed():

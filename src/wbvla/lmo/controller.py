@@ -1,4 +1,4 @@
-"""The legs on a robot: command and proprioception in, 15 joint targets out, 50 times a second.
+"""The legs on a robot: command and proprioception in, targets of legs and waist out, 50 times a second.
 
 Numpy and onnxruntime only. The policy folder holds policy.onnx and contract.json.
 """
@@ -26,7 +26,8 @@ def weights_folder(robot: str) -> Path:
     own = os.environ.get("WBVLA_LEGS")
     folder = Path(own) if own else Path(__file__).parent / "weights" / robot
     if not (folder / "policy.onnx").is_file():
-        fix = "WBVLA_LEGS names that folder" if own else f"train them with `wbvla lmo train --robot {robot}`"
+        train = f"train them with `wbvla lmo train --robot {robot} --recipe lmo_{robot}`"
+        fix = "WBVLA_LEGS names that folder" if own else train
         raise ValueError(f"no legs for robot {robot!r} in {folder}: expected policy.onnx; {fix}")
     return folder
 

@@ -1,6 +1,7 @@
 """The legs' training environment on native MuJoCo with CPU threads.
 
-In: actions (n, 15). Out: actor and critic observations, rewards, terminations for n worlds, one 20 ms step at a time.
+In: actions (n, n_lmo). Out: actor and critic observations, rewards, terminations for n worlds, one 20 ms step at a
+time.
 The batch is stepped by `mujoco.rollout`; everything around it is vectorised numpy.
 """
 
@@ -18,9 +19,8 @@ from wbvla.lmo.rewards import CONTACT_M, Step, rewards
 from wbvla.recipes.lmo import LmoConfig
 from wbvla.robots.base import Robot
 
-LEG_M = 0.63
 VELOCITY_FILTER = 0.5  # share of the new leg-odometry sample; the contract carries it
-FALL_TILT, FALL_HEIGHT_M = -0.7, 0.35
+FALL_TILT, FALL_BELOW_M = -0.7, 0.10  # gravity's z in the pelvis frame: 45 degrees; below the lowest command
 DRIFT_FILTER = 0.03  # a stride and a half: what is left is drift, not the gait's swing
 # What a world is, besides its physics state: the engine's own arrays and those of its parts.
 WORLD = ("state", "_sensors", "flags", "height", "command_left", "episode_steps", "age", "actions", "targets",
@@ -78,6 +78,10 @@ class CpuEngine:
         self.soft_limits = limits[:, 0] + 0.05, limits[:, 1] - 0.05
         self.kp, self.kd = robot.array("kp")[: robot.n_lmo], robot.array("kd")[: robot.n_lmo]
         self.effort, self.max_speed = robot.array("effort")[: robot.n_lmo], robot.array("velocity")[: robot.n_lmo]
+        self.hips = [i for i, j in enumerate(robot.lmo_joints) if "hip_roll" in j or "hip_yaw" in j]
+        self.ankles = [i for i, j in enumerate(robot.lmo_joints) if "ankle" in j]
+        self.waist = [i for i, j in enumerate(robot.lmo_joints) if j.startswith("waist")]
+        self.fall_height = robot.height_range_m[0] - FALL_BELOW_M
         self.shaper = CommandShaper(worlds, robot.nominal_height_m, config.shaping)
         self.legs = LegKinematics(robot)
         self.arms = ArmMotion(robot, worlds, self.rng)
@@ -151,7 +155,7 @@ class CpuEngine:
             return
         state = np.zeros((k, self.state.shape[1]))
         qpos, qvel = state[:, 1 : 1 + self.nq], state[:, 1 + self.nq : 1 + self.nq + self.nv]
-        qpos[:, 2], qpos[:, 3], qpos[:, 7:] = 0.76, 1.0, self.default
+        qpos[:, 2], qpos[:, 3], qpos[:, 7:] = self.robot.height_range_m[1], 1.0, self.default
         if self.training:
             qpos[:, 2] += 0.01
             qpos[:, 7:] += self.rng.uniform(-0.1, 0.1, (k, self.nu))
@@ -185,14 +189,15 @@ class CpuEngine:
             self.command_left[mask] = self.rng.integers(round(first / STEP_S), round(last / STEP_S), k)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Advance 20 ms. action: (n, 15). Returns reward (n,), terminated (n,) bool, timed out (n,) bool."""
+        """Advance 20 ms. action: (n, n_lmo). Returns reward (n,), terminated (n,) bool, timed out (n,) bool."""
         self.actions[2], self.actions[1] = self.actions[1], self.actions[0]
         self.actions[0] = np.clip(action, -6, 6)
         self.shaper.step(self.flags, self.height, self.disturbed)
         targets = self.default[: self.robot.n_lmo] + self.config.action_scale_rad * self.actions[0]
         targets[:, :12] += feedforward(
-            self.shaper.swing(), self.shaper.height_ref, self.robot.nominal_height_m, LEG_M, self.config.lift_rad
-        )
+            self.shaper.swing(), self.shaper.height_ref, self.robot.nominal_height_m, self.robot.leg_m,
+            self.config.lift_rad,
+        )  # fmt: skip
         applied = np.where(self.delayed[:, None], self.targets, targets)
         self.targets = targets
         self._control[:, :, : self.robot.n_lmo] = applied[:, None]
@@ -202,7 +207,7 @@ class CpuEngine:
         step = self._measure(applied)
         rows = rewards(step, self.config.rewards)
         self.rows = {name: float(row.mean()) for name, row in rows.items()}
-        fallen = (step.gravity[:, 2] > FALL_TILT) | (step.height < FALL_HEIGHT_M)
+        fallen = (step.gravity[:, 2] > FALL_TILT) | (step.height < self.fall_height)
         reward = np.clip(sum(rows.values()) * STEP_S * 5 - 2.0 * fallen, -4, 4)
         self.episode_steps += 1
         self.age += 1
@@ -266,6 +271,7 @@ class CpuEngine:
             yaws.append(np.arctan2(x_axis[:, 1], x_axis[:, 0]))
             pos.append(p)
         lo, hi = self.soft_limits
+        offset = q - self.default[: self.robot.n_lmo]
         gap_yaw = yaws[0] - yaws[1]
         foot_z = np.stack(z, 1)
         landed_s = np.where(foot_z < CONTACT_M, self.air_s, 0.0)
@@ -277,8 +283,10 @@ class CpuEngine:
             gravity=self.gravity, height=self.qpos[:, 2], v_ref=self.shaper.v_ref, height_ref=self.shaper.height_ref,
             moving=self.shaper.moving, swing=self.shaper.swing(), foot_z=foot_z, foot_vel=np.stack(vel, 1),
             foot_tilt=np.stack(tilt, 1), foot_gap=self.in_heading_frame(pos[0] - pos[1])[:, :2],
-            foot_yaw=np.arctan2(np.sin(gap_yaw), np.cos(gap_yaw)), torso_z=self.sensor("torso_z"),
-            torso_gyro=self.sensor("torso_gyro"), q_offset=q - self.default[: self.robot.n_lmo], dq=dq,
+            foot_gap_range=self.robot.foot_gap_m, foot_yaw=np.arctan2(np.sin(gap_yaw), np.cos(gap_yaw)),
+            torso_z=self.sensor("torso_z"), torso_gyro=self.sensor("torso_gyro"), hip_offset=offset[:, self.hips],
+            ankle_offset=offset[:, self.ankles],
+            waist_offset=offset[:, self.waist], dq=dq,
             limit_excess=(np.clip(lo - q, 0, None) + np.clip(q - hi, 0, None)).sum(1),
             torque_share=torque / self.effort, action=self.actions[0],
             last_action=self.actions[1], before_last_action=self.actions[2],

@@ -28,7 +28,8 @@ def nine_commands(policy, robot, config, worlds: int = 64, seconds: float = 10.0
                   height_m: float | None = None, seed: int = 0, threads: int = 2) -> dict:  # fmt: skip
     """Run 9 commands x `worlds` worlds without harness.
 
-    policy: maps (n, 91) float32 to (n, 15). arms: amplitude of arm motion in [0, 1]. push: velocity jumps, m/s.
+    policy: maps observations (n, width) float32 to actions (n, n_lmo). arms: amplitude of arm motion in [0, 1].
+    push: velocity jumps, m/s.
     Returns {"survival": share, "commands": {name: {"survival", "vx", "vy", "wz", "height_error_m"}}}.
     """
     from wbvla.lmo.cpu_engine import CpuEngine
@@ -90,13 +91,14 @@ def run(cfg: EvaluateLmo) -> dict:
 
     from wbvla.lmo.command import ShapingConfig
     from wbvla.lmo.controller import load_policy, weights_folder
-    from wbvla.recipes.lmo import lmo_g1
+    from wbvla.recipes.lmo import LmoConfig
     from wbvla.robots import get_robot
 
     robot = get_robot(cfg.robot)
     session, contract = load_policy(Path(cfg.policy) if cfg.policy else weights_folder(cfg.robot))
     infer = lambda obs: session.run(None, {"observation": obs})[0].astype(float)  # noqa: E731
-    recipe = replace(lmo_g1(), shaping=ShapingConfig(**contract["shaping"]))
+    trained = {name: contract[name] for name in ("action_scale_rad", "lift_rad")}
+    recipe = replace(LmoConfig(), shaping=ShapingConfig(**contract["shaping"]), **trained)
     figures = nine_commands(infer, robot, recipe, cfg.worlds, cfg.seconds, cfg.arms, cfg.push, cfg.height_m or None)
     figures["policy"] = contract["policy_id"]
     table = Table("command", "survival", "vx m/s", "vy m/s", "wz rad/s", "height error m")

@@ -1,7 +1,7 @@
 """What the legs' actor sees: only quantities that a robot measures, scaled, in one fixed order.
 
-In: command, shaping state, proprioception, last action, batched numpy. Out: (n, width) float32 (91 for the G1
-and all terms), its mirror image, and the stack of the newest frames, (n, frames * width), newest first.
+In: command, shaping state, proprioception, last action, batched numpy. Out: (n, width) float32 (all terms:
+91 for the G1, 85 for the X2), its mirror image, and the stack of the newest frames, (n, frames * width), newest first.
 """
 
 from __future__ import annotations

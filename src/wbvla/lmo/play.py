@@ -76,7 +76,7 @@ class Walker:
         spec.visual.global_.offwidth, spec.visual.global_.offheight = 640, 480
         self.model = spec.compile()
         self.data = mujoco.MjData(self.model)
-        self.data.qpos[2], self.data.qpos[7:] = 0.76, self.robot.array("default")
+        self.data.qpos[2], self.data.qpos[7:] = self.robot.height_range_m[1], self.robot.array("default")
         self.data.ctrl[:] = self.robot.array("default")
         self.command = LocoCommand(height_m=self.robot.nominal_height_m)
         mujoco.mj_forward(self.model, self.data)

@@ -68,6 +68,12 @@ class Trainer:
     """One training run of the legs on the CPU engine."""
 
     def __init__(self, robot: Robot, config: LmoConfig, seed: int, threads: int) -> None:
+        (lowest, tallest), (low, high) = robot.height_range_m, config.heights_m
+        if low < lowest or high > tallest:
+            raise ValueError(
+                f"recipe: got heights {low}-{high} m, expected within {lowest}-{tallest} m, the range of robot "
+                f"{robot.name!r}; its recipe is lmo_{robot.name}"
+            )
         torch.manual_seed(seed)
         self.robot, self.config, self.seed, self.threads = robot, config, seed, threads
         self.env = CpuEngine(robot, config, config.worlds, seed, threads)

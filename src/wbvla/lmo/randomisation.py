@@ -47,8 +47,8 @@ def model_variants(robot: Robot, config: LmoConfig, rng: np.random.Generator | N
         torso = m.body("torso_link").id
         m.body_mass[torso] += rng.uniform(*config.torso_kg)
         m.body_ipos[torso] += rng.uniform(-0.03, 0.03, 3)
-        for side in ("left", "right"):
-            m.body_mass[m.body(f"{side}_wrist_yaw_link").id] += rng.uniform(*config.wrist_kg)
+        for palm in robot.palms:
+            m.body_mass[m.body(palm.body).id] += rng.uniform(*config.wrist_kg)
         m.body_mass[1:] *= rng.uniform(1 - config.link_mass, 1 + config.link_mass, m.nbody - 1)
         scale = rng.uniform(0.85, 1.15, m.nu)
         m.actuator_gainprm[:, 0] *= scale

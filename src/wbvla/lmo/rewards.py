@@ -14,7 +14,7 @@ import numpy as np
 
 @dataclass
 class Step:
-    """State of n worlds after a step. Velocities in the heading frame, m/s; joints are the policy's own (15)."""
+    """State of n worlds after a step. Velocities in the heading frame, m/s; joints are the policy's own (J)."""
 
     velocity: np.ndarray  # (n, 3) of the pelvis
     drift: np.ndarray  # (n, 3) velocity and yaw rate minus their reference, low-passed over a stride
@@ -30,23 +30,26 @@ class Step:
     foot_vel: np.ndarray  # (n, 2, 3)
     foot_tilt: np.ndarray  # (n, 2) squared horizontal part of the sole's normal
     foot_gap: np.ndarray  # (n, 2) left minus right foot: ahead, aside, heading frame
+    foot_gap_range: tuple[float, ...]  # least and largest wanted distance aside
     foot_yaw: np.ndarray  # (n,) angle between the feet
     torso_z: np.ndarray  # (n, 3)
     torso_gyro: np.ndarray  # (n, 3)
-    q_offset: np.ndarray  # (n, 15) from the default pose
-    dq: np.ndarray  # (n, 15)
+    hip_offset: np.ndarray  # (n, 4) hip roll and yaw from the default pose
+    ankle_offset: np.ndarray  # (n, 4) ankles from the default pose
+    waist_offset: np.ndarray  # (n, W) waist joints from the default pose, yaw first
+    dq: np.ndarray  # (n, J)
     limit_excess: np.ndarray  # (n,) rad beyond the soft joint limits, summed
-    torque_share: np.ndarray  # (n, 15) torque over limit
-    action: np.ndarray  # (n, 15)
-    last_action: np.ndarray  # (n, 15)
-    before_last_action: np.ndarray  # (n, 15)
+    torque_share: np.ndarray  # (n, J) torque over limit
+    action: np.ndarray  # (n, J)
+    last_action: np.ndarray  # (n, J)
+    before_last_action: np.ndarray  # (n, J)
     goal: np.ndarray  # (n, 3) flags times cruise speed, before shaping
     heading_error: np.ndarray  # (n,) rad, in the step in which a motion ends with the robot settled; 0 otherwise
-    acceleration: np.ndarray  # (n, 15) of the joints, rad/s^2
-    torque: np.ndarray  # (n, 15) N m
-    kp: np.ndarray  # (15,) N m/rad
+    acceleration: np.ndarray  # (n, J) of the joints, rad/s^2
+    torque: np.ndarray  # (n, J) N m
+    kp: np.ndarray  # (J,) N m/rad
     speed_excess: np.ndarray  # (n,) rad/s beyond the joints' speed limits, summed
-    target_error: np.ndarray  # (n, 15) joint target minus joint position, rad
+    target_error: np.ndarray  # (n, J) joint target minus joint position, rad
     knee_bend: np.ndarray  # (n, 2) knee positions as a share of their range
     air_s: np.ndarray  # (n, 2) how long a foot was in the air, in the step in which it lands; 0 otherwise
     foot_force: np.ndarray  # (n, 2, 3) of the ground on the feet, world axes, N; zeros unless a row needs it
@@ -101,8 +104,8 @@ TERMS: dict[str, Callable[[Step], np.ndarray]] = {
     "foot_slip": lambda s: (np.clip((s.foot_vel[..., :2] ** 2).sum(2), 0, 4) * _contact(s)).sum(1),
     "foot_flat": lambda s: s.foot_tilt.sum(1),
     "foot_parallel": lambda s: s.foot_yaw**2,
-    "feet_too_close": lambda s: np.clip(0.18 - s.foot_gap[:, 1], 0, 0.2),
-    "feet_too_wide": lambda s: np.clip(s.foot_gap[:, 1] - 0.34, 0, 0.3),
+    "feet_too_close": lambda s: np.clip(s.foot_gap_range[0] - s.foot_gap[:, 1], 0, 0.2),
+    "feet_too_wide": lambda s: np.clip(s.foot_gap[:, 1] - s.foot_gap_range[1], 0, 0.3),
     "action_rate": lambda s: _square(s.action - s.last_action),
     "smoothness": _second_difference,
     "action_size": lambda s: _square(s.action),
@@ -110,9 +113,9 @@ TERMS: dict[str, Callable[[Step], np.ndarray]] = {
     "torque": lambda s: _square(s.torque_share),
     "torque_limit": lambda s: np.clip(np.abs(s.torque_share) - 0.9, 0, 1).sum(1),
     "joint_limit": lambda s: s.limit_excess,
-    "hip_deviation": lambda s: _square(s.q_offset[:, [1, 2, 7, 8]]),
-    "waist_deviation": lambda s: _square(s.q_offset[:, 12:15]),
-    "waist_yaw_deviation": lambda s: s.q_offset[:, 12] ** 2,
+    "hip_deviation": lambda s: _square(s.hip_offset),
+    "waist_deviation": lambda s: _square(s.waist_offset),
+    "waist_yaw_deviation": lambda s: s.waist_offset[:, 0] ** 2,
     "stand_level": lambda s: ~s.moving * np.abs(s.foot_gap[:, 0]),
     "stand_still": lambda s: ~s.moving * np.clip(_square(s.velocity) + _square(s.gyro), 0, 4),
     "alive": lambda s: np.ones(len(s.height)),
@@ -129,8 +132,8 @@ TERMS: dict[str, Callable[[Step], np.ndarray]] = {
     "roll_action": lambda s: _square(s.action[:, [1, 5, 7, 11]]),
     "stand_still_action": lambda s: ~s.goal.any(1) * _square(s.action[:, :12]),
     "direction": lambda s: np.abs(s.heading_error),
-    "hip_deviation_tall": lambda s: _tall(s) * _square(s.q_offset[:, [1, 2, 7, 8]]),
-    "ankle_deviation_tall": lambda s: _tall(s) * _square(s.q_offset[:, [4, 5, 10, 11]]),
+    "hip_deviation_tall": lambda s: _tall(s) * _square(s.hip_offset),
+    "ankle_deviation_tall": lambda s: _tall(s) * _square(s.ankle_offset),
     "knee_squat": lambda s: np.abs((s.knee_bend - 0.5) * (s.height - s.height_ref)[:, None]).sum(1),
     "joint_speed_limit": lambda s: s.speed_excess,
     "torque_usage": lambda s: _square(s.torque / s.kp),

@@ -122,6 +122,16 @@ def lmo_g1_stage2() -> LmoConfig:
     )
 
 
+def lmo_x2() -> LmoConfig:
+    """Return the first stage of the X2's legs: the G1's, heights as far below nominal."""
+    return replace(lmo_g1(), heights_m=(0.48, 0.65))
+
+
+def lmo_x2_stage2() -> LmoConfig:
+    """Return the second stage: start it from a run of `lmo_x2`."""
+    return replace(lmo_g1_stage2(), heights_m=(0.45, 0.65))
+
+
 def lmo_g1_rest() -> LmoConfig:
     """Return `lmo_g1` with a gait clock that rests while nothing is asked: begin it with a run of `lmo_g1`."""
     return replace(LmoConfig(), shaping=ShapingConfig(rests=True), harness=False)
@@ -172,7 +182,8 @@ def tiny(config: LmoConfig) -> LmoConfig:
 RECIPES = {
     recipe.__name__: recipe
     for recipe in (
-        lmo_g1, lmo_g1_rest, lmo_g1_stage2, lmo_g1_no_direction, lmo_g1_velocity, lmo_paper, lmo_paper_stage2,
+        lmo_g1, lmo_g1_rest, lmo_g1_stage2, lmo_g1_no_direction, lmo_g1_velocity, lmo_x2, lmo_x2_stage2, lmo_paper,
+        lmo_paper_stage2,
     )
 }  # fmt: skip
 

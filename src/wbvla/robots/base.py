@@ -16,7 +16,10 @@ Vec = tuple[float, ...]
 
 @dataclass(frozen=True)
 class Body:
-    """One rigid link: pose in its parent, mass (kg), inertial frame and moments (kg m^2), and its hinge joint."""
+    """One rigid link: pose in its parent, mass (kg), inertial frame and moments (kg m^2), and its hinge joint.
+
+    A link with the axis (0, 0, 0) has no hinge: it is welded to its parent (the root floats).
+    """
 
     name: str
     parent: str
@@ -69,6 +72,12 @@ class Shape:
     quat_wxyz: Vec = (1.0, 0.0, 0.0, 0.0)
     role: str = "link"  # link | foot | palm | visual
 
+    def mirrored(self) -> Shape:
+        """Reflect a shape of a left link in the x-z plane to get the right one's."""
+        w, x, y, z = self.quat_wxyz
+        pos = (self.pos[0], -self.pos[1], self.pos[2])
+        return replace(self, body=self.body.replace("left", "right"), pos=pos, quat_wxyz=(w, -x, y, -z))
+
 
 @dataclass(frozen=True)
 class Camera:
@@ -82,7 +91,20 @@ class Camera:
 
 @dataclass(frozen=True)
 class Robot:
-    """A humanoid. Joint order everywhere: legs (left 6, right 6), waist, arms (left 7, right 7), then extras."""
+    """A humanoid. Joint order everywhere: legs (left 6, right 6), waist, arms (left 7, right 7), then extras.
+
+    A leg's joints are hip pitch, roll, yaw, knee, ankle pitch, roll; the waist's first is its yaw, an arm's first
+    the shoulder's pitch. There are links named pelvis (the root), torso_link, left_ankle_roll_link and
+    right_ankle_roll_link, and one palm a side.
+
+    Attributes:
+        n_lmo: how many joints, the first ones, the legs' policy owns.
+        imu_pos: in the pelvis frame, m. foot_site, foot_corners: in the ankle roll link's frame, m; corners are the
+            lowest points.
+        leg_m: length of thigh plus shank. foot_gap_m: least and largest lateral distance of the feet in a good gait.
+        nominal_height_m: pelvis height of walking and standing, near the default pose's.
+        height_range_m: what may be commanded; at its upper end the default pose's soles are about to touch the ground.
+    """
 
     name: str
     bodies: tuple[Body, ...]
@@ -95,6 +117,8 @@ class Robot:
     imu_pos: Vec
     foot_site: Vec
     foot_corners: tuple[Vec, ...]
+    leg_m: float
+    foot_gap_m: Vec
     nominal_height_m: float
     height_range_m: Vec
 
@@ -107,6 +131,12 @@ class Robot:
     def arm_joints(self) -> tuple[str, ...]:
         """The 14 arm joints that the VLA owns, left then right."""
         return self.joints[self.n_lmo : self.n_lmo + 14]
+
+    @property
+    def palms(self) -> tuple[Shape, Shape]:
+        """The left and the right hand's palm."""
+        left, right = (s for s in self.shapes if s.role == "palm")
+        return left, right
 
     def array(self, field: str) -> np.ndarray:
         """A motor field ("kp", "kd", "effort", "velocity", "armature") or "default" in joint order, shape (J,)."""
@@ -121,8 +151,8 @@ class Robot:
         return np.array([by_joint[j] for j in self.joints])
 
     def joint_of(self, body: Body) -> str:
-        """The name of the hinge that moves a body, "" for the floating base."""
-        if body.parent == "":
+        """The name of the hinge that moves a body, "" for the floating base and for welded bodies."""
+        if not any(body.axis):
             return ""
         name = body.name.removesuffix("_link")
         return "waist_pitch" if name == "torso" else name
@@ -151,6 +181,17 @@ class Robot:
         from wbvla.robots.mjcf import build_spec
 
         return build_spec(mujoco, self, feet, collisions, timestep_s)
+
+
+def both_sides(rows: tuple[Body, ...]) -> tuple[Body, ...]:
+    """Add the right side to rows of root, left leg, centre, left arm.
+
+    MuJoCo's depth-first order is then the joint order: legs, waist, arms.
+    """
+    legs = rows[1:7]
+    centre = tuple(b for b in rows[1:] if not b.name.startswith("left"))
+    arms = rows[7 + len(centre) :]
+    return (rows[0], *legs, *(b.mirrored() for b in legs), *centre, *arms, *(b.mirrored() for b in arms))
 
 
 def pd_from_frequency(armature: float, hertz: float = 10.0, ratio: float = 2.0) -> tuple[float, float]:

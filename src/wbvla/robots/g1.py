@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 
-from wbvla.robots.base import Body, Camera, Motor, Robot, Shape, pd_from_frequency
+from wbvla.robots.base import Body, Camera, Motor, Robot, Shape, both_sides, pd_from_frequency
 
 # fmt: off
 LEFT_AND_CENTRE = (
@@ -115,29 +115,11 @@ _CENTRE_SHAPES = (
     Shape("torso_link", "sphere", (0.06,), (0, 0, 0.43)),
 )
 
-
-def _mirror(shape: Shape) -> Shape:
-    w, x, y, z = shape.quat_wxyz
-    pos = (shape.pos[0], -shape.pos[1], shape.pos[2])
-    return Shape(shape.body.replace("left", "right"), shape.type, shape.size, pos, (w, -x, y, -z), shape.role)
-
-
-def _in_joint_order(rows: tuple[Body, ...]) -> tuple[Body, ...]:
-    """Add the right side so that MuJoCo's depth-first order is the joint order: legs, waist, arms."""
-    mirrored = tuple(b.mirrored() for b in rows)
-    left = [b.name.startswith("left") for b in rows]
-    leg = range(1, 7)
-    legs = tuple(rows[i] for i in leg) + tuple(mirrored[i] for i in leg)
-    waist = tuple(b for b, is_left in zip(rows, left) if not is_left and b.parent)
-    arms = range(7 + len(waist), len(rows))
-    return (rows[0], *legs, *waist, *(rows[i] for i in arms), *(mirrored[i] for i in arms))
-
-
 _WAIST = {"waist_yaw": _HIP, "waist_roll": _ANKLE, "waist_pitch": _ANKLE}
 
 G1 = Robot(
     name="g1",
-    bodies=_in_joint_order(LEFT_AND_CENTRE),
+    bodies=both_sides(LEFT_AND_CENTRE),
     motors={f"{s}_{j}": m for s in ("left", "right") for j, m in _SIDE.items()} | _WAIST,
     default_rad={f"{s}_{j}": v for s in ("left", "right") for j, v in _DEFAULT.items()}
     | {"left_shoulder_roll": 0.2, "right_shoulder_roll": -0.2},
@@ -147,12 +129,14 @@ G1 = Robot(
         *(f"{s}_{j}" for s in ("left", "right") for j in _ARMS),
     ),
     n_lmo=15,
-    shapes=_LEFT_SHAPES + tuple(_mirror(s) for s in _LEFT_SHAPES) + _CENTRE_SHAPES,
+    shapes=_LEFT_SHAPES + tuple(s.mirrored() for s in _LEFT_SHAPES) + _CENTRE_SHAPES,
     # A square picture of 69 degrees: the long side of the D435i's colour field of view, on Unitree's tilted head mount.
     camera=Camera("torso_link", (0.07, 0.0, 0.44), math.radians(42.0), 69.0),
     imu_pos=(0.04525, 0.0, -0.08339),
     foot_site=(0.04, 0.0, -0.037),
     foot_corners=((0.12, 0.03, -0.035), (0.12, -0.03, -0.035), (-0.05, 0.025, -0.035), (-0.05, -0.025, -0.035)),
+    leg_m=0.63,
+    foot_gap_m=(0.18, 0.34),
     nominal_height_m=0.74,
     height_range_m=(0.45, 0.76),
 )

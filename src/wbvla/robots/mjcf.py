@@ -55,9 +55,9 @@ def _add_bodies(mujoco, spec, robot):
         body.mass, body.ipos, body.iquat, body.inertia = row.mass, row.inertia_pos, row.inertia_quat_wxyz, row.inertia
         body.explicitinertial = True
         joint = robot.joint_of(row)
-        if joint == "":
+        if row.parent == "":
             body.add_freejoint(name="root")
-        else:
+        elif joint:
             hinge = body.add_joint(name=joint, type=mujoco.mjtJoint.mjJNT_HINGE, axis=row.axis, range=row.range_rad)
             hinge.armature = robot.motors[joint].armature
         bodies[row.name] = body
@@ -89,7 +89,7 @@ def _add_shapes(mujoco, robot, bodies, feet, collisions):
     for side in ("left", "right"):
         foot = bodies[f"{side}_ankle_roll_link"]
         contact = dict(contype=2, conaffinity=1, condim=3, priority=1, friction=FOOT_FRICTION, mass=0)
-        sole = min(c[2] for c in robot.foot_corners)
+        sole, half_width = min(c[2] for c in robot.foot_corners), max(c[1] for c in robot.foot_corners)
         if feet == "spheres":
             for i, (x, y, z) in enumerate(robot.foot_corners):
                 foot.add_geom(
@@ -97,13 +97,13 @@ def _add_shapes(mujoco, robot, bodies, feet, collisions):
                 )
         else:
             xs = sorted({c[0] for c in robot.foot_corners})
-            for i, y in enumerate((0.024, -0.024)):
+            for i, y in enumerate((0.8 * half_width, -0.8 * half_width)):
                 ends = [xs[0] + 0.01, y, sole + 0.01, xs[-1] - 0.01, y, sole + 0.01]
                 foot.add_geom(name=f"{side}_foot{i}", type=kinds["capsule"], size=[0.01, 0, 0], fromto=ends, **contact)
         xs = [c[0] for c in robot.foot_corners]
         foot.add_geom(
             name=f"{side}_sole", type=kinds["box"], mass=0, contype=0, conaffinity=0, rgba=(0.15, 0.15, 0.17, 1),
-            size=[(max(xs) - min(xs)) / 2, 0.03, 0.012], pos=[(max(xs) + min(xs)) / 2, 0, sole + 0.013],
+            size=[(max(xs) - min(xs)) / 2, half_width, 0.012], pos=[(max(xs) + min(xs)) / 2, 0, sole + 0.013],
         )  # fmt: skip
 
 

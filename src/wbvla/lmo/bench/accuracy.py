@@ -109,4 +109,4 @@ def _height(height_m: float) -> Cell:
         return {"height_error_m": only(trace.survived, error)}
 
     draw = lambda rng, s: plan(rng, s, constant(10.0, 0, 0, 0, height_m))  # noqa: E731
-    return Cell(f"height {height_m:.2f}", 16, 10.0, draw, measure, needs_height=True)
+    return Cell(f"height {height_m:.2f}", 16, 10.0, draw, measure, needs_height=True, height_m=height_m)

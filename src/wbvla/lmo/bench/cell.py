@@ -30,6 +30,7 @@ class Cell:
         measure: figures beyond the common ones, (n,) each, from a trace.
         guide: makes the commander of a batch where commands depend on the robot's place; its `figures()` are added.
         needs_height: skip the row for policies without a height command.
+        height_m: the height that the row asks for; it is skipped for robots that cannot stand so tall.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Cell:
     measure: Callable[[Trace], Measures] = lambda trace: {}
     guide: Callable[[Setting, int], Guide] | None = None
     needs_height: bool = False
+    height_m: float = 0.0
 
 
 @dataclass

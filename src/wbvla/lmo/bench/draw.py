@@ -17,7 +17,7 @@ from wbvla.robots.base import Robot
 
 CRUISE = np.array([0.5, 0.3, 0.5])  # m/s, m/s, rad/s of a flag
 REACH = 0.6  # share of the joint range that random arm motion uses
-LEG_M = 0.63  # thigh plus shank, of the standing poses below
+MOVING_BELOW_M, POSE_BELOW_M = 0.09, 0.19  # under the robot's nominal height: lowest while translating; standing poses
 NOISE = {"q": 0.01, "dq": 0.5, "gyro": 0.15, "gravity": 0.03}  # uniform, +- rad, rad/s, rad/s, 1
 
 
@@ -103,13 +103,15 @@ def sequence(*parts: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def flag_commands(rng: np.random.Generator, seconds: float, nominal_m: float, rest_s: float = 0.0) -> np.ndarray:
+def flag_commands(rng: np.random.Generator, setting: Setting, seconds: float, rest_s: float = 0.0) -> np.ndarray:
     """Draw flags every 2-4 s, (T, 4) at cruise speed: 30 % the exact reverse of the last, else any of the 27 sets.
 
     A quarter of the fresh sets do not translate (stand, turn left or right). Half of the draws change the height too:
-    down to 0.65 m while the robot translates, to 0.45 m while it does not. When a translation begins lower than
-    0.65 m, 0.65 m is commanded. The first `rest_s` are standing.
+    down to 9 cm under the robot's nominal one while the robot translates, to its lowest while it does not (G1: 0.65 and
+    0.45 m). When a translation begins lower, that first height is commanded. The first `rest_s` are standing.
     """
+    nominal_m, robot = setting.nominal_m, setting.robot
+    moving_low, lowest = robot.nominal_height_m - MOVING_BELOW_M, robot.height_range_m[0]
     steps, flags, height, parts, total = steps_of(seconds), np.zeros(3), nominal_m, [], 0
     if rest_s:
         parts.append(constant(rest_s, 0, 0, 0, nominal_m))
@@ -118,7 +120,7 @@ def flag_commands(rng: np.random.Generator, seconds: float, nominal_m: float, re
         reverse, in_place, fresh = rng.random() < 0.3, rng.random() < 0.25, rng.integers(-1, 2, 3)
         fresh[:2] *= not in_place
         flags = -flags if reverse and flags.any() else fresh.astype(float)
-        low = 0.65 if flags[:2].any() else 0.45
+        low = moving_low if flags[:2].any() else lowest
         change, drawn = rng.random() < 0.5, rng.uniform(low, nominal_m)
         height = drawn if change else max(height, low)
         count = steps_of(rng.uniform(2.0, 4.0))
@@ -203,20 +205,21 @@ def sensor_noise(rng: np.random.Generator, steps: int, joints: int) -> np.ndarra
 def standing_pose(rng: np.random.Generator, setting: Setting) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draw a pose that another controller may leave behind, both soles flat: (q, quat, qvel).
 
-    Pelvis 0.55 m to nominal, feet up to 0.1 rad apart and 0.1 rad of hip pitch fore and aft each, waist +-0.2 rad,
-    arms anywhere within 60 % of their range, tilt +-0.05, speeds +-0.2 m/s and +-0.3 rad/s.
+    Pelvis from 19 cm under nominal (G1: 0.55 m) to nominal, feet up to 0.1 rad apart and 0.1 rad of hip pitch fore and
+    aft each, waist +-0.2 rad, arms anywhere within 60 % of their range, tilt +-0.05, speeds +-0.2 m/s and +-0.3 rad/s.
     """
     robot = setting.robot
     q = robot.array("default")
-    height = rng.uniform(0.55, robot.nominal_height_m)
-    q[:12] += feedforward(np.zeros((1, 2)), np.array([height]), robot.nominal_height_m, LEG_M, 0.0)[0]
-    apart, stagger, waist = rng.uniform(0, 0.1), rng.uniform(-0.1, 0.1), rng.uniform(-0.2, 0.2, 3)
+    nominal = robot.nominal_height_m
+    height = rng.uniform(nominal - POSE_BELOW_M, nominal)
+    q[:12] += feedforward(np.zeros((1, 2)), np.array([height]), nominal, robot.leg_m, 0.0)[0]
+    apart, stagger, waist = rng.uniform(0, 0.1), rng.uniform(-0.1, 0.1), rng.uniform(-0.2, 0.2, robot.n_lmo - 12)
     for start, side in ((0, 1.0), (6, -1.0)):
         q[start + 1] += side * apart
         q[start + 5] -= side * apart
         q[start] += side * stagger
         q[start + 4] -= side * stagger
-    q[12:15] = waist
+    q[12 : robot.n_lmo] = waist
     limits = REACH * robot.range_rad[setting.arms]
     q[setting.arms] = rng.uniform(limits[:, 0], limits[:, 1])
     heading, tilt = rng.uniform(-np.pi, np.pi), rng.uniform(-0.05, 0.05, 2)

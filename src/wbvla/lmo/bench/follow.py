@@ -20,7 +20,7 @@ from wbvla.lmo.bench.play import Trace
 from wbvla.lmo.command import STEP_S
 
 WORLDS = 32
-SCALE = 0.75  # G1 1.32 m over a person of 1.75 m
+SCALE = 0.75  # G1 and X2, 1.32 m, over a person of 1.75 m
 SMOOTH_S = 0.4  # low-pass of a walking head's bobbing
 FASTEST = 0.98  # quantile of the speed that the stretch brings to cruise
 PLAIN = ("t_s", "vx_m_s", "vy_m_s", "wz_rad_s", "height_m")
@@ -98,7 +98,7 @@ def cells(stream: Stream) -> list[Cell]:
 
     def draw(rng: np.random.Generator, s):
         command = stream.command.copy()
-        command[:, 3] = np.clip(command[:, 3] + s.nominal_m, 0.45, s.nominal_m)
+        command[:, 3] = np.clip(command[:, 3] + s.nominal_m, s.robot.height_range_m[0], s.nominal_m)
         return plan(rng, s, command)
 
     def measure(trace: Trace) -> Measures:

@@ -14,10 +14,9 @@ import mujoco
 import numpy as np
 
 from wbvla.lmo.command import STEP_S
-from wbvla.robots.base import Robot
+from wbvla.robots.base import Robot, Shape
 
 FOOT_FRICTION = 0.8
-PALM_POS = (0.1, 0.0, 0.0)  # where a load is held, in the wrist_yaw_link frame
 PUSHED = "torso_link"
 
 
@@ -87,7 +86,7 @@ def feet_geoms(model: mujoco.MjModel) -> list[int]:
     return [g for g in range(model.ngeom) if "_foot" in model.geom(g).name]
 
 
-def variant(model: mujoco.MjModel, body: Body, scratch: mujoco.MjData) -> mujoco.MjModel:
+def variant(robot: Robot, model: mujoco.MjModel, body: Body, scratch: mujoco.MjData) -> mujoco.MjModel:
     """Return a copy of the model in which the body differs from nominal."""
     m = copy.copy(model)
     m.geom_friction[feet_geoms(m), 0] = body.friction
@@ -96,9 +95,9 @@ def variant(model: mujoco.MjModel, body: Body, scratch: mujoco.MjData) -> mujoco
     torso = m.body(PUSHED).id
     m.body_mass[torso] += body.torso_kg
     m.body_ipos[torso] += body.torso_shift_m
-    for side, load in zip(("left", "right"), body.hands_kg):
+    for palm, load in zip(robot.palms, body.hands_kg):
         if load:
-            _hold(m, m.body(f"{side}_wrist_yaw_link").id, load)
+            _hold(m, palm, load)
     m.actuator_gainprm[:, 0] *= body.kp
     m.actuator_biasprm[:, 1] *= body.kp
     m.actuator_biasprm[:, 2] *= body.kd
@@ -106,10 +105,11 @@ def variant(model: mujoco.MjModel, body: Body, scratch: mujoco.MjData) -> mujoco
     return m
 
 
-def _hold(m: mujoco.MjModel, wrist: int, load_kg: float) -> None:
-    """Add a point mass in the palm to a wrist: mass, centre of mass, inertia (the same about all axes)."""
+def _hold(m: mujoco.MjModel, palm: Shape, load_kg: float) -> None:
+    """Add a point mass to a hand: mass, centre of mass, inertia (the same about all axes)."""
+    wrist = m.body(palm.body).id
     mass, centre = m.body_mass[wrist], m.body_ipos[wrist].copy()
-    arm = np.array(PALM_POS) - centre
+    arm = np.array([palm.pos[0], 0.0, palm.pos[2]]) - centre  # beside the pad, in the hand's middle plane
     m.body_mass[wrist] = mass + load_kg
     m.body_ipos[wrist] = centre + arm * load_kg / (mass + load_kg)
     m.body_inertia[wrist] += mass * load_kg / (mass + load_kg) * (arm @ arm)

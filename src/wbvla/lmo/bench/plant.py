@@ -47,7 +47,7 @@ class Plant:
     def start(self, bodies: list[Body], qpos: np.ndarray, qvel: np.ndarray) -> None:
         """Begin an episode in n worlds. qpos: (n, nq), qvel: (n, nv)."""
         n, m = len(bodies), self.model
-        self.models = [m if body is NOMINAL else variant(m, body, self._datas[0]) for body in bodies]
+        self.models = [m if body is NOMINAL else variant(self.robot, m, body, self._datas[0]) for body in bodies]
         self.state = np.zeros((n, self._size))
         self.qpos[:], self.qvel[:] = qpos, qvel
         self._control = np.zeros((n, self.physics.substeps, self.nu + 6 * self.model.nbody))

@@ -13,7 +13,7 @@ from wbvla.lmo.bench.plant import Plant
 from wbvla.lmo.bench.policy import Measured, Policy
 
 FALL_TILT = -0.7  # gravity's z in the pelvis frame: 45 degrees
-FALL_HEIGHT_M = 0.30  # of the pelvis; the lowest command is 0.45 m
+FALL_BELOW_M = 0.15  # pelvis below the lowest command
 
 
 @dataclass
@@ -85,7 +85,7 @@ def play(plant: Plant, policy: Policy, plans: list[Plan], guide: Guide | None = 
     trace.start[:] = np.column_stack([plant.qpos[:, :2], yaw])
     delayed = np.array([p.delayed for p in plans])
     held = np.stack([p.q for p in plans])
-    earlier = [held, held]
+    earlier, fall_height = [held, held], robot.height_range_m[0] - FALL_BELOW_M
     for t in range(steps):
         pose = np.column_stack([plant.qpos[:, :2], yaw])
         command = guide.step(pose, alive) if guide else np.stack([p.command[t] for p in plans])
@@ -95,7 +95,7 @@ def play(plant: Plant, policy: Policy, plans: list[Plan], guide: Guide | None = 
         push = _disturb(plant, plans, t)
         alive &= ~plant.step(np.where(delayed[:, None], earlier[0], targets), push, alive)
         earlier = [targets, earlier[0]]
-        alive &= (plant.gravity[:, 2] < FALL_TILT) & (plant.qpos[:, 2] > FALL_HEIGHT_M)
+        alive &= (plant.gravity[:, 2] < FALL_TILT) & (plant.qpos[:, 2] > fall_height)
         yaw = yaw + (plant.yaw - yaw + np.pi) % (2 * np.pi) - np.pi
         trace.command[t], trace.jitter[t], trace.alive[t] = command, jitter, alive
         _record(trace, t, plant, yaw)
@@ -143,7 +143,7 @@ def _record(trace: Trace, t: int, plant: Plant, yaw: np.ndarray) -> None:
     trace.velocity[t, :, 1] = -s * velocity[:, 0] + c * velocity[:, 1]
     trace.velocity[t, :, 2] = -(plant.qvel[:, 3:6] * plant.gravity).sum(1)
     trace.com[t] = plant.sensor("com")[:, -1, :2]
-    torque = np.concatenate([plant.sensor(joint) for joint in robot.lmo_joints], axis=2)  # (n, substeps, 15)
+    torque = np.concatenate([plant.sensor(joint) for joint in robot.lmo_joints], axis=2)  # (n, substeps, n_lmo)
     trace.torque[t] = (np.abs(torque) / plant.effort[: robot.n_lmo]).max((1, 2))
     trace.power[t] = (np.abs(torque[:, -1] * plant.qvel[:, 6 : 6 + robot.n_lmo])).sum(1)
     for i, side in enumerate(("left", "right")):

@@ -67,7 +67,7 @@ def _walk(size_m_s: float) -> Cell:
 
 
 def _flags(rng: np.random.Generator, s: Setting, seconds: float, rest_s: float = 0.0) -> Plan:
-    command = flag_commands(rng, seconds, s.nominal_m, rest_s)
+    command = flag_commands(rng, s, seconds, rest_s)
     return plan(rng, s, command, random_arms(rng, s, len(command)))
 
 

@@ -58,7 +58,9 @@ def run(cfg: BenchLmo) -> dict | int:
     physics = Physics(cfg.model, cfg.physics_ms / 1e3, cfg.iterations, 20, cfg.feet, cfg.collisions)
     protocol, cells, extra = _protocol(cfg)
     policy, setting = _policy_and_setting(cfg)
-    skipped = [cell.name for cell in cells if cell.needs_height and not policy.interface.follows_height]
+    reach = setting.robot.height_range_m[1]
+    fits = lambda cell: cell.height_m <= reach and (policy.interface.follows_height or not cell.needs_height)  # noqa: E731
+    skipped = [cell.name for cell in cells if not fits(cell)]
     cells = [cell for cell in cells if cell.name not in skipped]
     progress = Progress(f"bench {cfg.protocol}", world_steps(cells, cfg.worlds), "world-steps")
     rows = []
@@ -91,6 +93,8 @@ def _check(cfg: BenchLmo) -> None:
             raise ValueError(f"--{flag}: got {getattr(cfg, flag)}, expected {least} or more")
     if (cfg.protocol == "follow") != bool(cfg.file):
         raise ValueError("--file names the recording for --protocol follow, and goes with no other protocol")
+    if cfg.protocol == "stability" and cfg.robot != "g1" and not cfg.arms:
+        raise ValueError(f"--arms: the committed arm motion is the G1's; name a recording of robot {cfg.robot!r}")
     if cfg.json and Path(cfg.json).is_dir():
         raise ValueError(f"--json: {cfg.json} is a folder, expected a file")
 

@@ -11,7 +11,7 @@ from wbvla.lmo.bench.play import Trace
 from wbvla.lmo.command import STEP_S
 
 WORLDS, SECONDS = 32, 10.0
-SQUAT_M = 0.60
+SQUAT_BELOW_M = 0.14  # under the robot's nominal height
 # What passes: every robot stands, and the means over robots stay within these.
 LIMITS = {
     "straight line": {"distance_share": (0.7, 1.3), "aside_share": (0.0, 0.15), "heading_drift_rad": (0.0, 0.25)},
@@ -68,7 +68,8 @@ def _turn(trace: Trace, sign: float) -> Measures:
 
 def _squat_plan(rng: np.random.Generator, s: Setting):
     """Two seconds at the nominal height, four low, four high again."""
-    parts = [constant(t, 0, 0, 0, h) for t, h in ((2.0, s.nominal_m), (4.0, SQUAT_M), (4.0, s.nominal_m))]
+    low = s.robot.nominal_height_m - SQUAT_BELOW_M
+    parts = [constant(t, 0, 0, 0, h) for t, h in ((2.0, s.nominal_m), (4.0, low), (4.0, s.nominal_m))]
     return plan(rng, s, sequence(*parts))
 
 

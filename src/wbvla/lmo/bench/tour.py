@@ -12,7 +12,7 @@ from wbvla.lmo.bench.draw import CRUISE, Plan, Push, Setting, constant, plan, ra
 from wbvla.lmo.bench.metrics import in_frame
 
 SECONDS, WORLDS = 60.0, 64
-LOW_M = 0.66
+LOW_BELOW_M = 0.08  # under the robot's nominal height
 # x m, y m, heading in quarter turns, low; in the frame of the start.
 WAYPOINTS = (
     (1.0, 0.0, 0, False), (2.0, 0.0, 0, False), (2.0, 0.0, 1, False), (2.0, 0.8, 1, False), (2.5, 0.8, 1, False),
@@ -31,7 +31,8 @@ class TourGuide:
 
     def __init__(self, setting: Setting, n: int) -> None:
         self.goals = np.array([(x, y, q * np.pi / 2) for x, y, q, _ in WAYPOINTS])
-        self.heights = np.array([min(LOW_M, setting.nominal_m) if low else setting.nominal_m for *_, low in WAYPOINTS])
+        nominal, low_m = setting.nominal_m, setting.robot.nominal_height_m - LOW_BELOW_M
+        self.heights = np.array([min(low_m, nominal) if low else nominal for *_, low in WAYPOINTS])
         self.reached, self.held, self.flags = np.zeros(n, int), np.zeros(n, int), np.zeros((n, 3))
         self.origin: np.ndarray | None = None
         self.finished_s, self.t = np.full(n, np.nan), 0
