@@ -15,7 +15,7 @@ mujoco = pytest.importorskip("mujoco")
 pytest.importorskip("torch")
 
 ROBOT = get_robot("g1")
-RATE_HZ, PHYSICS_S, LAG_S, LIMIT_NM = 200, 0.001, 0.015, 12.0
+RATE_HZ, PHYSICS_S, LAG_S, LIMIT_NM = 250, 0.001, 0.015, 12.0
 JOINTS = ("left_knee", "right_knee", "waist")
 KP, KD = {"knee": 40.0, "waist": 60.0}, {"knee": 1.5, "waist": 2.0}
 ARM = """<mujoco><option timestep="0.001" gravity="0 0 -9.81"/><worldbody>
@@ -177,33 +177,34 @@ def linear_net(robot, rate_hz):
     return ActuatorNet(robot.joints, rate_hz, 2, ((weight, np.zeros((len(kinds), 1, 1), np.float32)),))
 
 
-def test_the_engine_with_the_pd_as_a_network_moves_as_with_the_pd(tmp_path):
+@pytest.mark.parametrize(("rate_hz", "tolerance"), [(1000, 0.01), (250, 0.03)])
+def test_the_engine_with_the_pd_as_a_network_moves_as_with_the_pd(tmp_path, rate_hz, tolerance):
     """Torque motors, fed by a network that computes the PD, differ from position motors by integration error only."""
     from wbvla.lmo.cpu_engine import CpuEngine
-    from wbvla.recipes.lmo import lmo_tiny
+    from wbvla.recipes.lmo import get_recipe
 
-    linear_net(ROBOT, 1000.0).save(tmp_path, {})
-    config = replace(lmo_tiny(), physics_s=0.001, substeps=20)
+    linear_net(ROBOT, float(rate_hz)).save(tmp_path, {})
+    config = replace(get_recipe("lmo_g1_tiny"), physics_s=1 / rate_hz, substeps=rate_hz // 50)
     a = CpuEngine(ROBOT, config, 2, 0, 1, training=False)
     b = CpuEngine(ROBOT, replace(config, actuator=str(tmp_path), physics_s=0.01, substeps=2), 2, 0, 1, training=False)
     assert (b.model.actuator_gainprm[:, 0] == 1).all() and (b.model.actuator_biasprm == 0).all()
-    assert b.model.opt.timestep == 0.001
+    assert b.model.opt.timestep == 1 / rate_hz
     rng = np.random.default_rng(0)
     for _ in range(15):
         action = rng.normal(size=(2, 15)) * 0.3
         a.step(action)
         b.step(action)
-    np.testing.assert_allclose(b.qpos, a.qpos, atol=0.01)
+    np.testing.assert_allclose(b.qpos, a.qpos, atol=tolerance)
     assert np.abs(a.qpos[:, 7:22] - ROBOT.array("default")[:15]).max() > 0.1, "something moved"
 
 
 def test_the_engine_stays_finite_at_the_default_rate_in_training(tmp_path):
     from wbvla.lmo.cpu_engine import CpuEngine
-    from wbvla.recipes.lmo import lmo_tiny
+    from wbvla.recipes.lmo import get_recipe
 
-    linear_net(ROBOT, 200.0).save(tmp_path, {})
-    engine = CpuEngine(ROBOT, replace(lmo_tiny(), actuator=str(tmp_path)), 4, 0, 1)
-    assert engine.config.substeps == 4
+    linear_net(ROBOT, 250.0).save(tmp_path, {})
+    engine = CpuEngine(ROBOT, replace(get_recipe("lmo_g1_tiny"), actuator=str(tmp_path)), 4, 0, 1)
+    assert engine.config.substeps == 5
     engine.level, rng = 1.0, np.random.default_rng(0)
     for _ in range(100):
         engine.step(rng.normal(size=(4, 15)))
@@ -220,6 +221,6 @@ def test_the_verb_fits_a_robots_log(tmp_path, log, monkeypatch, capsys):
     assert "held-out R2" in capsys.readouterr().out
     facts = json.loads((tmp_path / "net" / "actuator.json").read_text())
     assert list(facts["held_out"]) == list(ROBOT.joints) and facts["log"] == "log.npz"
-    assert ActuatorNet.load(tmp_path / "net", ROBOT.joints).rate_hz == 200
+    assert ActuatorNet.load(tmp_path / "net", ROBOT.joints).rate_hz == 250
     assert main(["lmo", "actuator", "--log", str(tmp_path / "none.npz")]) == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -198,9 +198,9 @@ def test_the_engine_plays_clips_in_training_only():
     from dataclasses import replace
 
     from wbvla.lmo.cpu_engine import CpuEngine
-    from wbvla.recipes.lmo import lmo_tiny
+    from wbvla.recipes.lmo import get_recipe
 
-    config = replace(lmo_tiny(), arms=(str(COMMITTED),))
+    config = replace(get_recipe("lmo_g1_tiny"), arms=(str(COMMITTED),))
     engine = CpuEngine(ROBOT, config, 4, 0, 1)
     engine.level = 1.0
     for _ in range(20):

@@ -42,7 +42,7 @@ class FitActuator:
     log: str
     out: str = "outputs/actuator"
     robot: str = "g1"
-    rate_hz: int = 200
+    rate_hz: int = 250
     history: int = 8
     seed: int = 0
 
@@ -110,7 +110,7 @@ def read_log(path: str | Path, joints: tuple[str, ...]) -> ActuatorLog:
     return ActuatorLog(**signals, rate_hz=rate, joints=tuple(joints))
 
 
-def fit_actuator(log: ActuatorLog, rate_hz: float = 200.0, history: int = 8, seed: int = 0) -> ActuatorNet:
+def fit_actuator(log: ActuatorLog, rate_hz: float = 250.0, history: int = 8, seed: int = 0) -> ActuatorNet:
     """Fit one small network a joint type by least squares (Adam, cosine decay).
 
     Raises:
@@ -119,7 +119,7 @@ def fit_actuator(log: ActuatorLog, rate_hz: float = 200.0, history: int = 8, see
     import torch
 
     if rate_hz <= 0 or (rate_hz * STEP_S) % 1:
-        raise ValueError(f"rate_hz: got {rate_hz}, expected a multiple of 50, so that 20 ms are whole steps; try 200")
+        raise ValueError(f"rate_hz: got {rate_hz}, expected a multiple of 50, so that 20 ms are whole steps; try 250")
     if log.rate_hz < rate_hz:
         raise ValueError(f"rate_hz: got {rate_hz} for a log at {log.rate_hz} Hz, expected at most that; lower it")
     if history < 1:

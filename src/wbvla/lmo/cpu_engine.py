@@ -371,9 +371,8 @@ class CpuEngine:
     def worlds(self) -> dict[str, np.ndarray]:
         """Return everything that the next step depends on, besides the policy, the random state and the curriculum."""
         arrays = {name: getattr(self, name) for name in WORLD}
-        arrays |= {
-            f"{part}.{name}": getattr(getattr(self, part), name) for part, of in self.parts.items() for name in of
-        }
+        for part, names in self.parts.items():
+            arrays |= {f"{part}.{name}": getattr(getattr(self, part), name) for name in names}
         return arrays | {f"measured.{name}": value for name, value in self.measured.items()}
 
     def set_worlds(self, arrays: dict[str, np.ndarray]) -> None:
