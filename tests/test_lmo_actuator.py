@@ -211,6 +211,36 @@ def test_the_engine_stays_finite_at_the_default_rate_in_training(tmp_path):
         assert np.isfinite(engine.state).all() and np.abs(engine.qvel[:, 6:]).max() < 100
 
 
+def test_a_resumed_run_with_clips_and_network_equals_a_straight_one_bit_for_bit(tmp_path):
+    pytest.importorskip("rsl_rl")
+    from safetensors.torch import load_file
+
+    from wbvla.lmo.bench.arms import COMMITTED
+    from wbvla.lmo.ppo import Trainer, recipe_of
+    from wbvla.recipes.lmo import get_recipe
+
+    linear_net(ROBOT, 250.0).save(tmp_path / "net", {})
+    config = replace(get_recipe("lmo_g1_tiny"), arms=(str(COMMITTED),), actuator=str(tmp_path / "net"))
+
+    def updates(trainer, n):
+        for _ in range(n):
+            trainer.env.level = 0.5
+            trainer.update()
+        trainer.save(tmp_path)
+        return load_file(tmp_path / "checkpoint.safetensors")
+
+    straight = updates(Trainer(ROBOT, config, 3, 1), 4)
+    assert {"worlds.arms.playing", "worlds.actuator.error"} <= straight.keys()
+    updates(Trainer(ROBOT, config, 3, 1), 2)
+    again = Trainer(ROBOT, recipe_of(tmp_path, "lmo_g1_tiny"), 3, 1)
+    again.load(tmp_path)
+    resumed = updates(again, 2)
+    for name, tensor in straight.items():
+        assert tensor.equal(resumed[name]), name
+    with pytest.raises(ValueError, match="recipe.actuator: got '.*net', expected ''"):
+        Trainer(ROBOT, replace(config, actuator=""), 3, 1).load(tmp_path)
+
+
 def test_the_verb_fits_a_robots_log(tmp_path, log, monkeypatch, capsys):
     from wbvla.lmo import actuator_fit
 
