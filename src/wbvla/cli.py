@@ -36,6 +36,7 @@ VERBS = {
     "vla pretrain": Verb("vla.train", "Pretrain", "run_pretrain", "teach the VLA to predict latent codes"),
     "vla finetune": Verb("vla.train", "Finetune", "run_finetune", "teach it whole-body actions from demonstrations"),
     "lmo train": Verb("lmo.train", "TrainLmo", "run", "train the legs' policy by reinforcement learning"),
+    "lmo actuator": Verb("lmo.actuator_fit", "FitActuator", "run", "fit a network of the joints' drives to a log"),
     "lmo export": Verb("lmo.export", "ExportLmo", "run", "write a legs checkpoint as ONNX with its contract"),
     "lmo play": Verb("lmo.play", "PlayLmo", "run", "drive the legs by keyboard in a viewer, or film a scripted walk"),
     "lmo bench": Verb("lmo.bench.run", "BenchLmo", "run", "score any legs policy by a written protocol"),

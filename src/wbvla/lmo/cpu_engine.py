@@ -7,14 +7,18 @@ The batch is stepped by `mujoco.rollout`; everything around it is vectorised num
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import mujoco
 import numpy as np
 from mujoco import rollout
 
+from wbvla.lmo.actuator import ActuatorNet, ActuatorState, use_torque
+from wbvla.lmo.arm_clips import arm_motion
 from wbvla.lmo.command import STEP_S, CommandShaper, feedforward, is_disturbed
 from wbvla.lmo.observation import History, actor_observation, layout
 from wbvla.lmo.odometry import LegKinematics, base_velocity
-from wbvla.lmo.randomisation import ArmMotion, Disturbance, command_sample, model_variants
+from wbvla.lmo.randomisation import Disturbance, command_sample, model_variants
 from wbvla.lmo.rewards import CONTACT_M, Step, rewards
 from wbvla.recipes.lmo import LmoConfig
 from wbvla.robots.base import Robot
@@ -22,13 +26,13 @@ from wbvla.robots.base import Robot
 VELOCITY_FILTER = 0.5  # share of the new leg-odometry sample; the contract carries it
 FALL_TILT, FALL_BELOW_M = -0.7, 0.10  # gravity's z in the pelvis frame: 45 degrees; below the lowest command
 DRIFT_FILTER = 0.03  # a stride and a half: what is left is drift, not the gait's swing
-# What a world is, besides its physics state: the engine's own arrays and those of its parts.
+# What a world is, besides its physics state: the engine's own arrays and those of its parts; arms and actuator list
+# their own in STATE.
 WORLD = ("state", "_sensors", "flags", "height", "command_left", "episode_steps", "age", "actions", "targets",
          "delayed", "velocity", "yaw_rate", "disturbed", "lagged", "drift", "last_dq", "air_s", "in_motion",
          "heading_from")  # fmt: skip
 PARTS = {
     "shaper": ("goal", "sbar", "v_ref", "height_ref", "phase", "alarm"),
-    "arms": ("target", "goal", "speed", "left"),
     "disturbance": ("left", "share"),
     "history": ("frames",),
 }
@@ -40,7 +44,7 @@ class Diverged(Exception):
 
     Attributes:
         model: the world's compiled model. state: (nstate,) full physics state before the step.
-        control: (substeps, nu + nv) actuator controls and applied forces of the step.
+        control: (steps, nu + nv) actuator controls and applied forces of the step.
     """
 
     def __init__(self, world: int, model: mujoco.MjModel, state: np.ndarray, control: np.ndarray) -> None:
@@ -57,9 +61,16 @@ class CpuEngine:
     def __init__(
         self, robot: Robot, config: LmoConfig, worlds: int, seed: int, threads: int = 2, training: bool = True
     ):
+        self.actuator: ActuatorState | None = None
+        if config.actuator:
+            self.actuator = ActuatorState(ActuatorNet.load(config.actuator, robot.joints), worlds)
+            rate = self.actuator.net.rate_hz
+            config = replace(config, physics_s=1 / rate, substeps=self.actuator.substeps)
         self.robot, self.config, self.n, self.training = robot, config, worlds, training
         self.rng = np.random.default_rng(seed)
         self.models = model_variants(robot, config, self.rng if training else None)
+        for model in self.models if self.actuator is not None else ():
+            use_torque(model, robot.array("kp"))
         m = self.model = self.models[0]
         self.model_of_world = [self.models[i % len(self.models)] for i in range(worlds)]
         self.datas = [mujoco.MjData(m) for _ in range(threads)]
@@ -84,7 +95,7 @@ class CpuEngine:
         self.fall_height = robot.height_range_m[0] - FALL_BELOW_M
         self.shaper = CommandShaper(worlds, robot.nominal_height_m, config.shaping)
         self.legs = LegKinematics(robot)
-        self.arms = ArmMotion(robot, worlds, self.rng)
+        self.arms = arm_motion(robot, worlds, self.rng, config.arms if training else ())
         self.disturbance = Disturbance(worlds, self.rng, config.hand_force_share)
         self.flags, self.height = np.zeros((worlds, 3)), np.full(worlds, robot.nominal_height_m)
         self.command_left, self.episode_steps = np.zeros(worlds, int), np.zeros(worlds, int)
@@ -106,6 +117,9 @@ class CpuEngine:
         self.measured: dict[str, np.ndarray] = {}
         self.history = History(worlds, config.history, sum(w for _, w, _ in layout(robot, config.terms)))
         self.rows: dict[str, float] = {}
+        self.parts = PARTS | {"arms": self.arms.STATE}
+        if self.actuator is not None:
+            self.parts["actuator"] = self.actuator.STATE
         self.reset(np.ones(worlds, bool))
         if training:
             self.episode_steps = self.rng.integers(0, self.max_steps, worlds)
@@ -175,6 +189,8 @@ class CpuEngine:
         self.targets[mask] = self.default[: self.robot.n_lmo]
         self.shaper.reset(mask, self.rng.random(k) * 0 if not self.training else 0.5 * self.rng.integers(0, 2, k))
         self.arms.reset(mask)
+        if self.actuator is not None:
+            self.actuator.reset(mask)
         self.episode_steps[mask] = self.age[mask] = 0
         self.velocity[mask], self.yaw_rate[mask], self.drift[mask], self.disturbed[mask] = 0.0, 0.0, 0.0, False
         self.last_dq[mask], self.air_s[mask], self.in_motion[mask] = 0.0, 0.0, False
@@ -242,15 +258,29 @@ class CpuEngine:
             force[:, :, 4] -= (250 * a * g[:, 0])[:, None]
 
     def _physics(self) -> None:
+        if self.actuator is None:
+            self._rollout(self._control, self._states, self._sensors)
+            return
+        # The network is asked before every physics step: torques held for 20 ms would shake the stiff joints.
+        state, sensors = np.zeros_like(self._states[:, :1]), np.zeros_like(self._sensors[:, :1])
+        for i in range(self.config.substeps):
+            control = self._control[:, i : i + 1].copy()
+            targets = control[:, 0, : self.nu]
+            control[:, 0, : self.nu] = self.actuator.step(targets - self.qpos[:, 7:], self.qvel[:, 6:])
+            self._rollout(control, state, sensors)
+        self._states[:, -1], self._sensors[:, -1] = state[:, 0], sensors[:, 0]
+
+    def _rollout(self, control: np.ndarray, states: np.ndarray, sensors: np.ndarray) -> None:
+        """Advance `state` by the physics steps of a control (n, steps, nu + nv)."""
         spec = int(mujoco.mjtState.mjSTATE_CTRL) | int(mujoco.mjtState.mjSTATE_QFRC_APPLIED)
         self.pool.rollout(
-            self.model_of_world, self.datas, self.state, self._control, control_spec=spec, state=self._states,
-            sensordata=self._sensors, skip_checks=True, nstep=self.config.substeps, chunk_size=max(1, self.n // 16),
+            self.model_of_world, self.datas, self.state, control, control_spec=spec, state=states, sensordata=sensors,
+            skip_checks=True, nstep=control.shape[1], chunk_size=max(1, self.n // 16),
         )  # fmt: skip
-        if not np.isfinite(self._states[:, -1]).all():
-            world = int(np.flatnonzero(~np.isfinite(self._states[:, -1]).all(1))[0])
-            raise Diverged(world, self.model_of_world[world], self.state[world].copy(), self._control[world].copy())
-        self.state[:] = self._states[:, -1]
+        if not np.isfinite(states[:, -1]).all():
+            world = int(np.flatnonzero(~np.isfinite(states[:, -1]).all(1))[0])
+            raise Diverged(world, self.model_of_world[world], self.state[world].copy(), control[world].copy())
+        self.state[:] = states[:, -1]
 
     def _measure(self, applied: np.ndarray) -> Step:
         legs = slice(7, 7 + self.robot.n_lmo)
@@ -349,7 +379,8 @@ class CpuEngine:
     def worlds(self) -> dict[str, np.ndarray]:
         """Return everything that the next step depends on, besides the policy, the random state and the curriculum."""
         arrays = {name: getattr(self, name) for name in WORLD}
-        arrays |= {f"{part}.{name}": getattr(getattr(self, part), name) for part, of in PARTS.items() for name in of}
+        for part, names in self.parts.items():
+            arrays |= {f"{part}.{name}": getattr(getattr(self, part), name) for name in names}
         return arrays | {f"measured.{name}": value for name, value in self.measured.items()}
 
     def set_worlds(self, arrays: dict[str, np.ndarray]) -> None:
@@ -359,7 +390,7 @@ class CpuEngine:
                 raise ValueError(f"worlds: {name} is missing or of another shape, expected {now.shape}")
         for name in WORLD:
             setattr(self, name, arrays[name])
-        for part, names in PARTS.items():
+        for part, names in self.parts.items():
             for name in names:
                 setattr(getattr(self, part), name, arrays[f"{part}.{name}"])
         self.measured = {name: arrays[f"measured.{name}"] for name in self.measured}

@@ -34,12 +34,12 @@ class ExportLmo:
 
 def run(cfg: ExportLmo) -> dict:
     """Load, score, export."""
-    from wbvla.lmo.ppo import Trainer
-    from wbvla.recipes.lmo import get_recipe
+    from wbvla.lmo.ppo import Trainer, recipe_of
     from wbvla.robots import get_robot
 
-    trainer = Trainer(get_robot(cfg.robot), get_recipe(cfg.recipe), 0, 2)
-    trainer.load(Path(cfg.run_folder))
+    folder = Path(cfg.run_folder)
+    trainer = Trainer(get_robot(cfg.robot), recipe_of(folder, cfg.recipe), 0, 2)
+    trainer.load(folder)
     scores = trainer.evaluate(cfg.worlds)
     command = f"wbvla lmo train --recipe {cfg.recipe} --robot {cfg.robot} --steps {trainer.steps}"
     command += " --init EARLIER" * bool(trainer.earlier)
@@ -77,6 +77,10 @@ def export(trainer, out: Path, command: str, scores: dict) -> dict:
     if np.abs(got - expected).max() > PARITY * max(1.0, np.abs(expected).max()):
         raise RuntimeError(f"torch and ONNX differ by {np.abs(got - expected).max():.2e}, expected at most {PARITY}")
     trainer.alg.train_mode()
+    if config.arms:
+        command += " --arms " + " ".join(Path(path).name for path in config.arms)
+    if config.actuator:
+        command += f" --actuator {Path(config.actuator).name}"
     contract = {
         "kind": "lmo", "version": 1, "robot": robot.name,
         "policy_id": hashlib.sha256(path.read_bytes()).hexdigest()[:16], "rate_hz": 50,

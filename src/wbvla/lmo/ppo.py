@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from wbvla.lmo.cpu_engine import CpuEngine
 from wbvla.lmo.evaluate import nine_commands
 from wbvla.lmo.observation import mirror_action, mirror_observation
 from wbvla.lmo.train import Curriculum
-from wbvla.recipes.lmo import LmoConfig
+from wbvla.recipes.lmo import LmoConfig, get_recipe
 from wbvla.robots.base import Robot
 
 
@@ -211,7 +211,8 @@ class Trainer:
         """
         facts = _read_facts(out)
         ours = {"robot": self.robot.name, "recipe": asdict(self.config)}
-        lines = differences(ours, {name: facts.get(name) for name in ours})
+        theirs = {"robot": facts.get("robot"), "recipe": asdict(LmoConfig()) | facts.get("recipe", {})}
+        lines = differences(ours, theirs)  # a field newer than the checkpoint had its default's effect
         if lines:
             raise ValueError(f"{out}: a checkpoint of something else ({lines[0]}); give the --recipe it was made with")
         tensors = self._load_networks(out)
@@ -237,6 +238,12 @@ def _read_facts(folder: Path) -> dict:
         return json.loads((folder / "checkpoint.json").read_text())
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"no checkpoint in {folder}: expected the --out folder of `wbvla lmo train`") from None
+
+
+def recipe_of(folder: Path, name: str) -> LmoConfig:
+    """Return a recipe with what the run in `folder` was given beside it: arm motion and actuator network."""
+    saved = _read_facts(folder).get("recipe", {})
+    return replace(get_recipe(name), arms=tuple(saved.get("arms", ())), actuator=saved.get("actuator", ""))
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -84,6 +84,8 @@ class ArmMotion:
     Half of the goals are symmetric, as when both hands hold one thing; a third of them reach forward.
     """
 
+    STATE = ("target", "goal", "speed", "left")  # what a world's next step depends on, beside the generator
+
     def __init__(self, robot: Robot, n: int, rng: np.random.Generator) -> None:
         self.rng, self.n = rng, n
         arms = slice(robot.n_lmo, robot.n_lmo + 14)

@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,9 @@ class TrainLmo:
         robot: whose legs.
         out: folder of the run: checkpoint, log.jsonl and, at the end, export/ with the finished legs.
         init: folder of a finished run, or of an earlier stage, whose networks to begin with; its recipe may differ.
+        arms: recorded arm motion (.npz, .npy or datasets' folders) that half of the worlds play while the others pursue
+            random goals; without any, all worlds pursue random goals.
+        actuator: folder that `wbvla lmo actuator` wrote; its network replaces the joints' PD.
         steps: environment steps of 20 ms in total, over all worlds and all earlier runs in `out`.
         minutes: end this run earlier, after so many minutes of wall time; 0 sets no limit.
         seed: of weights, commands and disturbances.
@@ -38,6 +41,8 @@ class TrainLmo:
     robot: str = "g1"
     out: str = "outputs/lmo"
     init: str = ""
+    arms: tuple[str, ...] = ()
+    actuator: str = ""
     steps: int = 20_000_000
     minutes: float = 0.0
     seed: int = 0
@@ -82,7 +87,8 @@ def run(cfg: TrainLmo) -> dict:
     torch.set_num_threads(cfg.threads)
     out = Path(cfg.out)
     out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(get_robot(cfg.robot), get_recipe(cfg.recipe), cfg.seed, cfg.threads)
+    recipe = replace(get_recipe(cfg.recipe), arms=cfg.arms, actuator=cfg.actuator)
+    trainer = Trainer(get_robot(cfg.robot), recipe, cfg.seed, cfg.threads)
     if cfg.resume and (out / "checkpoint.json").exists():
         trainer.load(out)
         print(f"resumed {out} at {trainer.steps:,} steps", flush=True)

@@ -57,6 +57,9 @@ class LmoConfig:
         history: observations that the actor sees at once.
         rewards: weights of the reward rows by name; see lmo/rewards.py.
         harness: start with the assist forces that are annealed away (reached unaided walking 10x sooner).
+        arms: arm trajectories that half of the worlds play (wbvla.lmo.arm_clips); random goals everywhere if empty.
+        actuator: folder of `wbvla lmo actuator` whose network gives the joints' torques; their PD if empty. With one,
+            physics runs at the network's rate, whatever physics_s and substeps say.
     """
 
     worlds: int = 128
@@ -85,6 +88,8 @@ class LmoConfig:
     rewards: tuple[tuple[str, float], ...] = REWARDS
     episode_s: float = 20.0
     harness: bool = True
+    arms: tuple[str, ...] = ()
+    actuator: str = ""
     hidden: tuple[int, ...] = (256, 128)
     epochs: int = 3
     minibatches: int = 4
