@@ -22,12 +22,16 @@ TERMS = {
     "dq": (-1, 0.05),
     "last_action": (-2, 0.3),
     "clock": (2, 1.0),
+    # Only the joints that the legs' policy owns, for observations that do not feel the arms.
+    "q_lmo": (-2, 1.0),
+    "dq_lmo": (-2, 0.05),
 }
+STANDARD = tuple(TERMS)[:10]
 MAX_DQ = 25.0
 Names = tuple[str, ...]
 
 
-def layout(robot: Robot, names: Names = tuple(TERMS)) -> list[tuple[str, int, float]]:
+def layout(robot: Robot, names: Names = STANDARD) -> list[tuple[str, int, float]]:
     """Return (name, width, scale) of the named terms for a robot. Raises ValueError for a term that does not exist."""
     unknown = [name for name in names if name not in TERMS]
     if unknown:
@@ -37,13 +41,15 @@ def layout(robot: Robot, names: Names = tuple(TERMS)) -> list[tuple[str, int, fl
 
 
 def actor_observation(
-    terms: dict[str, np.ndarray], height_m: float, default: np.ndarray, names: Names = tuple(TERMS)
+    terms: dict[str, np.ndarray], height_m: float, default: np.ndarray, names: Names = STANDARD
 ) -> np.ndarray:
     """Concatenate and scale the named terms, each (n, width), in SI units; q is taken relative to `default`."""
     values = dict(terms)
     values["height_ref"] = values["height_ref"] - height_m
     values["q"] = values["q"] - default
     values["dq"] = np.clip(values["dq"], -MAX_DQ, MAX_DQ)
+    n = values["last_action"].shape[1]
+    values["q_lmo"], values["dq_lmo"] = values["q"][:, :n], values["dq"][:, :n]
     return np.concatenate([values[name] * TERMS[name][1] for name in names], axis=1).astype(np.float32)
 
 
@@ -71,7 +77,7 @@ def mirror_action(robot: Robot) -> tuple[np.ndarray, np.ndarray]:
     return index[: robot.n_lmo], sign[: robot.n_lmo]
 
 
-def mirror_observation(robot: Robot, frames: int = 1, names: Names = tuple(TERMS)) -> tuple[np.ndarray, np.ndarray]:
+def mirror_observation(robot: Robot, frames: int = 1, names: Names = STANDARD) -> tuple[np.ndarray, np.ndarray]:
     """Left-right symmetry of the stacked actor observation: mirrored = observation[:, index] * sign."""
     joint_index, joint_sign = robot.mirror()
     action_index, action_sign = mirror_action(robot)
@@ -88,7 +94,7 @@ def mirror_observation(robot: Robot, frames: int = 1, names: Names = tuple(TERMS
     for name, width, _ in layout(robot, names):
         if name in ("q", "dq"):
             order, flip = joint_index, joint_sign
-        elif name == "last_action":
+        elif name in ("last_action", "q_lmo", "dq_lmo"):
             order, flip = action_index, action_sign
         else:
             order, flip = np.arange(width), np.array(signs[name])

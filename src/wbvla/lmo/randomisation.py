@@ -36,7 +36,7 @@ def flat_ground(robot: Robot, physics_s: float, foot_force: bool = False) -> muj
 def model_variants(robot: Robot, config: LmoConfig, rng: np.random.Generator | None) -> list[mujoco.MjModel]:
     """Compile the nominal model and, given `rng`, `config.variants - 1` randomised ones.
 
-    Ranges are the configuration's; the torso's centre of mass moves by up to 3 cm, gains and damping by 15 %.
+    Ranges are the configuration's.
     """
     foot_force = "foot_stumble" in dict(config.rewards)
     models = [flat_ground(robot, config.physics_s, foot_force)]
@@ -46,14 +46,14 @@ def model_variants(robot: Robot, config: LmoConfig, rng: np.random.Generator | N
         m.geom_friction[feet, 0] = rng.uniform(*config.friction)
         torso = m.body("torso_link").id
         m.body_mass[torso] += rng.uniform(*config.torso_kg)
-        m.body_ipos[torso] += rng.uniform(-0.03, 0.03, 3)
+        m.body_ipos[torso] += rng.uniform(-config.com_m, config.com_m, 3)
         for palm in robot.palms:
             m.body_mass[m.body(palm.body).id] += rng.uniform(*config.wrist_kg)
         m.body_mass[1:] *= rng.uniform(1 - config.link_mass, 1 + config.link_mass, m.nbody - 1)
-        scale = rng.uniform(0.85, 1.15, m.nu)
+        scale = rng.uniform(1 - config.gains, 1 + config.gains, m.nu)
         m.actuator_gainprm[:, 0] *= scale
         m.actuator_biasprm[:, 1] *= scale
-        m.actuator_biasprm[:, 2] *= rng.uniform(0.85, 1.15, m.nu)
+        m.actuator_biasprm[:, 2] *= rng.uniform(1 - config.gains, 1 + config.gains, m.nu)
         mujoco.mj_setConst(m, mujoco.MjData(m))
         models.append(m)
     return models

@@ -142,6 +142,10 @@ TERMS: dict[str, Callable[[Step], np.ndarray]] = {
     "lateral_spacing": lambda s: (s.foot_gap[:, 1] > 0.2) & (s.foot_gap[:, 1] < 0.35),
     "no_fly": lambda s: (_contact(s).sum(1) == 1) | ~s.goal.any(1),
     "foot_stumble": lambda s: (np.linalg.norm(s.foot_force[..., :2], axis=2) > 3 * np.abs(s.foot_force[..., 2])).any(1),
+    # Tutorial 000 gives names; the formulas are those that Isaac Lab and legged_gym give these names.
+    "tracking_lin_vel": lambda s: np.exp(-_error_xy(s) / 0.25),
+    "tracking_ang_vel": lambda s: np.exp(-((s.gyro[:, 2] - s.v_ref[:, 2]) ** 2) / 0.25),
+    "joint_torque": lambda s: _square(s.torque),
     "joint_tracking": lambda s: _square(s.target_error[:, :12]),
 }
 

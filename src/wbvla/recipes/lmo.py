@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from wbvla.lmo.command import ShapingConfig
-from wbvla.lmo.observation import TERMS
+from wbvla.lmo.observation import STANDARD
 
 REWARDS = (
     ("track_xy", 1.8), ("track_xy_wide", 1.0), ("track_yaw", 1.5), ("track_yaw_wide", 1.0),
@@ -33,6 +33,12 @@ PAPER_REWARDS = (
     ("no_fly", 0.75, 0.75), ("foot_slip", -0.25, -0.25), ("foot_stumble", -1.5, -1.5), ("action_rate", -0.01, -0.01),
     ("smoothness", -0.05, -0.05), ("joint_tracking", -0.1, -0.1), ("torso_oscillation", -0.05, -0.05),
 )  # fmt: skip
+# Tutorial 000. A row that is paid once, at a motion's end, has ten times its weight: rows count 0.1 a step.
+TUTORIAL_000_REWARDS = (
+    ("tracking_lin_vel", 1.5), ("tracking_ang_vel", 0.75), ("vertical_velocity", -2.0), ("roll_pitch_rate", -0.05),
+    ("joint_torque", -0.0002), ("action_rate", -0.01), ("feet_air_time", 1.0),
+)  # fmt: skip
+TUTORIAL_000_TERMS = ("flags", "height_ref", "gyro", "gravity", "q_lmo", "dq_lmo", "last_action")
 PAPER_TERMS = ("flags", "height_ref", "gyro", "gravity", "q", "dq", "last_action")
 
 
@@ -47,6 +53,7 @@ class LmoConfig:
         heights_m: range of commanded heights. nominal_share: share of commands at the nominal height.
         variants: compiled model variants for randomisation of friction, masses, gains.
         friction: range of the feet's sliding friction. torso_kg, wrist_kg: ranges of added mass.
+        com_m: how far the trunk's centre of mass moves. gains: share by which the joints' gains vary.
         link_mass: share by which each link's mass varies. torque_noise: share of each joint's torque limit.
         sensor_lag_share: share of worlds whose joints and IMU arrive one step late.
         push_m_s: base velocity jump at full curriculum.
@@ -74,6 +81,8 @@ class LmoConfig:
     friction: tuple[float, float] = (0.4, 1.2)
     torso_kg: tuple[float, float] = (-1.0, 3.0)
     wrist_kg: tuple[float, float] = (0.0, 1.5)
+    com_m: float = 0.03
+    gains: float = 0.15
     link_mass: float = 0.0
     torque_noise: float = 0.0
     sensor_lag_share: float = 0.0
@@ -83,7 +92,7 @@ class LmoConfig:
     redraw_s: tuple[float, float] = (2.0, 6.0)
     reversals: float = 0.0
     slowest: float = 1.0
-    terms: tuple[str, ...] = tuple(TERMS)
+    terms: tuple[str, ...] = STANDARD
     history: int = 1
     rewards: tuple[tuple[str, float], ...] = REWARDS
     episode_s: float = 20.0
@@ -179,6 +188,36 @@ def lmo_paper_stage2() -> LmoConfig:
     return replace(lmo_paper(), rewards=rewards, slowest=1.0, harness=False)
 
 
+def lmo_tutorial_000() -> LmoConfig:
+    """Return stage I of tutorial 000: its rewards, speeds, randomisation and observation (49 numbers on the X2)."""
+    return replace(
+        LmoConfig(),
+        shaping=ShapingConfig(goal=(0.5, 0.3, 0.3), alpha=2.0),
+        heights_m=(0.55, 0.65),
+        rewards=TUTORIAL_000_REWARDS,
+        terms=TUTORIAL_000_TERMS,
+        lift_rad=0.0,
+        slowest=0.2,
+        friction=(0.3, 1.0),
+        com_m=0.05,
+        gains=0.2,
+        link_mass=0.2,
+        episode_s=10.0,
+    )
+
+
+def lmo_tutorial_000_stage2() -> LmoConfig:
+    """Return stage II of tutorial 000: one cruise speed, heading paid at a motion's end; give it recorded `--arms`."""
+    return replace(
+        lmo_tutorial_000(),
+        rewards=(*TUTORIAL_000_REWARDS, ("direction", -20.0), ("stand_still", -1.0)),
+        slowest=1.0,
+        friction=(0.2, 1.2),
+        link_mass=0.3,
+        harness=False,
+    )
+
+
 def tiny(config: LmoConfig) -> LmoConfig:
     """Return a seconds-long twin of a configuration."""
     return replace(config, worlds=16, steps_per_update=16, variants=2, hidden=(32, 32), minibatches=2)
@@ -188,7 +227,7 @@ RECIPES = {
     recipe.__name__: recipe
     for recipe in (
         lmo_g1, lmo_g1_rest, lmo_g1_stage2, lmo_g1_no_direction, lmo_g1_velocity, lmo_x2, lmo_x2_stage2, lmo_paper,
-        lmo_paper_stage2,
+        lmo_paper_stage2, lmo_tutorial_000, lmo_tutorial_000_stage2,
     )
 }  # fmt: skip
 

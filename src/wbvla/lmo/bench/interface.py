@@ -20,7 +20,7 @@ JOINTS, ACTIONS, ANY = -1, -2, 0
 TERMS = {
     "flags": 3, "v_ref": 3, "velocity_command": 3, "height_ref": 1, "height_command": 1, "standing": 1,
     "base_velocity": 3, "gyro": 3, "gravity": 3, "q": JOINTS, "q_rad": JOINTS, "dq": JOINTS, "last_action": ACTIONS,
-    "clock": ANY, "constant": ANY,
+    "q_lmo": ACTIONS, "dq_lmo": ACTIONS, "clock": ANY, "constant": ANY,
 }  # fmt: skip
 HEIGHT_TERMS = {"height_ref", "height_command"}
 TERM_FIELDS = ("name", "width", "scale", "offset", "clip", "joints", "value", "offsets", "at_rest")
@@ -205,10 +205,11 @@ class _Reader:
         width = {JOINTS: len(joints), ACTIONS: actions, ANY: any_width}.get(TERMS[name], TERMS[name])
         if row.get("width", width) != width or type(width) is not int or width < 1:
             raise self.wrong(f"{field}.width", row.get("width"), f"{width} for term {name!r}")
+        widest = MAX_DQ if name in ("dq", "dq_lmo") else 1e9
         numbers = lambda key, default: self.numbers(f"{field}.{key}", row.get(key, default), width)  # noqa: E731
         return Term(
             name=name, width=width, scale=numbers("scale", 1.0), offset=numbers("offset", 0.0), joints=joints,
-            clip=float(self.numbers(f"{field}.clip", row.get("clip", MAX_DQ if name == "dq" else 1e9), 1)[0]),
+            clip=float(self.numbers(f"{field}.clip", row.get("clip", widest), 1)[0]),
             value=numbers("value", 0.0), offsets=offsets, at_rest=numbers("at_rest", 0.0) if "at_rest" in row else None,
         )  # fmt: skip
 

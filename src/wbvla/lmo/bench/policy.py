@@ -97,6 +97,8 @@ class Policy:
             "q": lambda t: (q - i.default)[:, t.joints],
             "q_rad": lambda t: q[:, t.joints],
             "dq": lambda t: dq[:, t.joints],
+            "q_lmo": lambda t: (q - i.default)[:, i.owned],
+            "dq_lmo": lambda t: dq[:, i.owned],
             "last_action": lambda t: self.action,
             "clock": clock,
             "constant": lambda t: np.tile(t.value, (len(flags), 1)),
