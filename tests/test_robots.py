@@ -106,6 +106,15 @@ def test_default_pose_stands_on_flat_soles_at_the_nominal_height(name):
 
 
 @pytest.mark.parametrize("name", ROBOTS)
+def test_joints_are_in_the_order_that_the_legs_count_on(name):
+    robot = get_robot(name)
+    leg = ("hip_pitch", "hip_roll", "hip_yaw", "knee", "ankle_pitch", "ankle_roll")
+    assert robot.joints[:12] == tuple(f"{side}_{joint}" for side in ("left", "right") for joint in leg)
+    assert robot.joints[12] == "waist_yaw" and all(j.startswith("waist") for j in robot.joints[12 : robot.n_lmo])
+    assert robot.arm_joints[0] == "left_shoulder_pitch" and robot.arm_joints[7] == "right_shoulder_pitch"
+
+
+@pytest.mark.parametrize("name", ROBOTS)
 def test_lengths_of_the_legs_are_the_models(name):
     robot = get_robot(name)
     model = robot.build().compile()
