@@ -214,7 +214,8 @@ class Trainer:
         theirs = {"robot": facts.get("robot"), "recipe": asdict(LmoConfig()) | facts.get("recipe", {})}
         lines = differences(ours, theirs)  # a field newer than the checkpoint had its default's effect
         if lines:
-            raise ValueError(f"{out}: a checkpoint of something else ({lines[0]}); give the --recipe it was made with")
+            fix = "give the --recipe, --arms and --actuator it was made with"
+            raise ValueError(f"{out}: a checkpoint of something else ({lines[0]}); {fix}")
         tensors = self._load_networks(out)
         state = self.alg.optimizer.state_dict()
         for key, value in _part(tensors, "optimizer.").items():
