@@ -137,7 +137,7 @@ def lmo_g1_stage2() -> LmoConfig:
 
 
 def lmo_x2() -> LmoConfig:
-    """Return the first stage of the X2's legs: the G1's, heights as far below nominal."""
+    """Return the first stage of the X2's legs: the G1's, with heights that the X2 can reach."""
     return replace(lmo_g1(), heights_m=(0.48, 0.65))
 
 
