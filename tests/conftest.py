@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+
+# A suite that was started in the background inherits an ignored Ctrl-C, and so would the programs that it interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Set before anything imports mujoco, torch or huggingface_hub: no display, no spinning threads, no network.
 os.environ.setdefault("MUJOCO_GL", "egl")

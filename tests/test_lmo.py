@@ -9,7 +9,7 @@ import pytest
 
 from wbvla.lmo.command import CommandShaper, ShapingConfig, feedforward
 from wbvla.lmo.observation import History, layout, mirror_observation
-from wbvla.lmo.odometry import LegKinematics, base_velocity
+from wbvla.lmo.odometry import LegKinematics, Odometry, OdometryConfig, base_velocity, pose_error
 from wbvla.recipes.lmo import RECIPES, get_recipe
 from wbvla.robots import get_robot
 from wbvla.types import LocoCommand, Proprioception, VelocityCommand
@@ -106,8 +106,41 @@ def test_leg_kinematics_equal_mujoco_and_odometry_recovers_the_pelvis_velocity()
         low = int(np.argmax(pos @ gravity))
         expected = -(vel[low] + np.cross(data.qvel[3:6], pos[low]))
         if abs(np.diff(pos @ gravity)[0]) > 0.1:
-            got = base_velocity(pos[None], vel[None], data.qvel[None, 3:6], gravity[None])[0]
+            got = base_velocity(pos[None], vel[None], data.qvel[None, 3:6], gravity[None], 0.01)[0]
             np.testing.assert_allclose(got, expected, atol=1e-3)
+
+
+def test_the_pose_error_is_the_way_back_and_is_bounded():
+    """Along any drawn path: error = pose of the reference seen from the robot."""
+    config, rng, dt = OdometryConfig(error_m=9.0, error_rad=9.0), np.random.default_rng(0), 0.02
+    robot, reference, error = np.zeros(3), np.zeros(3), np.zeros((1, 3))
+    turned = lambda v, a: np.array([np.cos(a) * v[0] - np.sin(a) * v[1], np.sin(a) * v[0] + np.cos(a) * v[1]])  # noqa: E731
+    for _ in range(200):
+        moved, wanted = rng.uniform(-0.5, 0.5, (2, 3))
+        error = pose_error(error, wanted[None], moved[None], moved[None, 2], config)
+        for pose, v in ((robot, moved), (reference, wanted)):
+            pose[:2] += turned(v, pose[2]) * dt
+            pose[2] += v[2] * dt
+    expected = turned(reference[:2] - robot[:2], -robot[2])
+    np.testing.assert_allclose(error[0], [*expected, reference[2] - robot[2]], atol=5e-3)
+    odometry, upright = Odometry(1, OdometryConfig()), np.array([[0.0, 0.0, -1.0]])
+    for _ in range(200):  # somebody carries the robot off
+        odometry.step(np.array([[0.4, -0.3, 0.0]]), np.array([[0.0, 0.0, 1.0]]), upright, np.zeros((1, 3)))
+    assert np.hypot(*odometry.error[0, :2]) == pytest.approx(0.3) and odometry.error[0, 2] == pytest.approx(-0.4)
+    odometry.reset(np.array([True]))
+    assert not odometry.error.any() and not odometry.velocity.any()
+
+
+def test_a_world_climbs_when_its_episode_lasts_and_steps_down_when_it_falls():
+    pytest.importorskip("mujoco")
+    from wbvla.lmo.cpu_engine import LEVEL_DOWN, LEVEL_UP, CpuEngine
+
+    engine = CpuEngine(ROBOT, get_recipe("lmo_g1_stage2_tiny"), 3, 0, 1)
+    engine.level[:] = 0.5
+    engine.episode_steps[:] = 0, 0, engine.max_steps - 1
+    engine.qpos[0, 3:7] = 0.5, 0.5, 0.5, 0.5  # lies on its side
+    engine.step(np.zeros((3, ROBOT.n_lmo)))
+    np.testing.assert_allclose(engine.level, [0.5 - LEVEL_DOWN, 0.5, 0.5 + LEVEL_UP])
 
 
 def test_mirroring_an_observation_twice_is_identity():
@@ -205,6 +238,28 @@ def test_a_run_that_begins_with_another_keeps_its_history(tiny_run, tmp_path):
         assert facts["earlier"] == [{"steps": before["steps"], "recipe": before["recipe"]}]
 
 
+def test_networks_that_observe_more_begin_as_they_were(tmp_path):
+    """What an earlier network did not observe it ignores, wherever the new terms lie."""
+    pytest.importorskip("rsl_rl")
+    from tensordict import TensorDict
+
+    from wbvla.lmo.ppo import Trainer
+
+    wide = get_recipe("lmo_g1_tiny")
+    narrow = replace(wide, terms=tuple(name for name in wide.terms if name not in ("v_ref", "pose_error")))
+    earlier, later = Trainer(ROBOT, narrow, 0, 1), Trainer(ROBOT, wide, 1, 1)
+    earlier.update()
+    earlier.save(tmp_path)
+    later.begin_with(tmp_path)
+    entries = [[(n, i) for n, count, _ in layout(ROBOT, c.terms) for i in range(count)] for c in (narrow, wide)]
+    seen = later.obs["actor"]
+    as_before = seen[:, [entries[1].index(entry) for entry in entries[0]]]
+    for trainer in (earlier, later):
+        trainer.alg.actor.eval()
+    acts = [t.alg.actor(TensorDict({"actor": o}, [16])) for t, o in ((earlier, as_before), (later, seen))]
+    np.testing.assert_allclose(*(a.detach().numpy() for a in acts), atol=1e-6)
+
+
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_the_twin_of_every_recipe_trains_and_its_controller_equals_the_engine(name, tmp_path):
     """The robot's controller and the training engine turn the same states into the same joint targets."""
@@ -226,7 +281,7 @@ def test_the_twin_of_every_recipe_trains_and_its_controller_equals_the_engine(na
     controller.shaper.step(np.array([[1.0, 0, -1]]), np.array([height_m]))
     engine.age[:] = 1  # neither is fresh: both histories begin empty
     controller.fresh[:] = False
-    engine.velocity[:] = 0
+    engine.odometry.reset(np.array([0]))
     for _ in range(30):
         observation, _ = engine.observe()
         body = Proprioception(engine.qpos[0, 7:], engine.qvel[0, 6:], engine.qvel[0, 3:6], engine.gravity[0])
@@ -267,7 +322,7 @@ def test_same_seed_same_run():
 
     def roll(seed):
         engine = CpuEngine(ROBOT, get_recipe("lmo_g1_tiny"), 4, seed, 1)
-        engine.level = 1.0
+        engine.level[:] = 1.0
         rng = np.random.default_rng(0)
         return np.stack([engine.step(rng.normal(size=(4, 15)))[0] for _ in range(20)]), engine.state.copy()
 

@@ -205,7 +205,7 @@ def test_the_engine_stays_finite_at_the_default_rate_in_training(tmp_path):
     linear_net(ROBOT, 250.0).save(tmp_path, {})
     engine = CpuEngine(ROBOT, replace(get_recipe("lmo_g1_tiny"), actuator=str(tmp_path)), 4, 0, 1)
     assert engine.config.substeps == 5
-    engine.level, rng = 1.0, np.random.default_rng(0)
+    engine.level[:], rng = 1.0, np.random.default_rng(0)
     for _ in range(100):
         engine.step(rng.normal(size=(4, 15)))
         assert np.isfinite(engine.state).all() and np.abs(engine.qvel[:, 6:]).max() < 100
@@ -224,7 +224,7 @@ def test_a_resumed_run_with_clips_and_network_equals_a_straight_one_bit_for_bit(
 
     def updates(trainer, n):
         for _ in range(n):
-            trainer.env.level = 0.5
+            trainer.env.level[:] = 0.5
             trainer.update()
         trainer.save(tmp_path)
         return load_file(tmp_path / "checkpoint.safetensors")

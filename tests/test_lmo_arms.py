@@ -202,7 +202,7 @@ def test_the_engine_plays_clips_in_training_only():
 
     config = replace(get_recipe("lmo_g1_tiny"), arms=(str(COMMITTED),))
     engine = CpuEngine(ROBOT, config, 4, 0, 1)
-    engine.level = 1.0
+    engine.level[:] = 1.0
     for _ in range(20):
         engine.step(np.zeros((4, 15)))
     assert type(engine.arms) is ClipMotion and np.isfinite(engine.state).all()

@@ -29,7 +29,7 @@ def test_leg_kinematics_equal_mujoco():
 def test_mirroring_twice_is_identity():
     index, sign = mirror_observation(X2)
     x = np.random.default_rng(0).normal(size=(3, sum(width for _, width, _ in layout(X2)))).astype(np.float32)
-    assert len(index) == x.shape[1] == 85
+    assert len(index) == x.shape[1] == 88
     np.testing.assert_array_equal((x[:, index] * sign)[:, index] * sign, x)
     index, sign = mirror_action(X2)
     assert sorted(index) == list(range(13)) and sign[12] == -1
@@ -66,7 +66,7 @@ def test_train_export_and_score(tmp_path):
     run(TrainLmo(out=str(tmp_path), **how))
     contract = json.loads((tmp_path / "export" / "contract.json").read_text())
     assert contract["joints"] == list(X2.joints) and len(contract["owned_by_lmo"]) == 13
-    assert (contract["leg_m"], contract["nominal_height_m"], contract["height_range_m"]) == (0.6, 0.64, [0.48, 0.65])
+    assert (contract["leg_m"], contract["nominal_height_m"], contract["height_range_m"]) == (0.6, 0.64, [0.45, 0.65])
     figures = evaluate(EvaluateLmo(policy=str(tmp_path / "export"), robot="x2", worlds=1, seconds=0.2))
     assert figures["survival"] == 1.0
 

@@ -143,8 +143,16 @@ class ClipMotion(ArmMotion):
         self.playing[mask] = self.default
         self._draw(mask & self.plays)
 
-    def step(self, amplitude: float) -> np.ndarray:
-        """Advance 20 ms; return the targets (n, 14), rad. `amplitude` scales deviations from the default, and noise."""
+    def begin_at(self, mask: np.ndarray, pose: np.ndarray) -> None:
+        """Put the masked worlds' arms into poses (k, 14); a clip is approached from there."""
+        super().begin_at(mask, pose)
+        self.playing[mask] = pose
+
+    def step(self, amplitude: np.ndarray) -> np.ndarray:
+        """Advance 20 ms; return the targets (n, 14), rad.
+
+        amplitude: (n,), or one number for all; scales deviations from the default, and noise.
+        """
         targets = super().step(amplitude).copy()
         self._draw(self.plays & (self.played_s >= self.clip_s))
         step_rad = MAX_SPEED_RAD_S * STEP_S
@@ -154,6 +162,7 @@ class ClipMotion(ArmMotion):
         limit = np.where(there, step_rad, self.approach * STEP_S)[:, None]
         self.playing = self.playing + np.clip(self._at_clip() - self.playing, -limit, limit)
         noise = self.rng.normal(0.0, NOISE_RAD, self.playing.shape)
+        amplitude = np.broadcast_to(amplitude, self.n)[:, None]
         played = np.clip(self.default + amplitude * (self.playing - self.default + noise), self._low, self._high)
         targets[self.plays] = played[self.plays]
         return targets

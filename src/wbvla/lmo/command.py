@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-STEP_S = 0.02
+from wbvla.lmo.odometry import STEP_S, Odometry
+
 SHAPINGS = ("gate", "paper-literal", "velocity")
 
 
@@ -44,14 +45,18 @@ class ShapingConfig:
 
 
 DISTURBED_M_S, DISTURBED_TILT, ALARM_STEPS = 0.25, 0.2, 40
+MISPLACED_M, MISPLACED_RAD = 0.1, 0.15
 
 
-def is_disturbed(velocity: np.ndarray, gravity: np.ndarray) -> np.ndarray:
-    """Tell which robots are pushed or tilted enough to need steps, (n,) bool.
+def is_disturbed(odometry: Odometry, gravity: np.ndarray) -> np.ndarray:
+    """Tell which robots are pushed, tilted or misplaced enough to need steps, (n,) bool.
 
-    velocity: (n, 3) of the pelvis from the legs' odometry, m/s. gravity: (n, 3) unit vectors in the pelvis frame.
+    gravity: (n, 3) unit vectors in the pelvis frame.
     """
-    return (np.hypot(*velocity[:, :2].T) > DISTURBED_M_S) | (np.hypot(*gravity[:, :2].T) > DISTURBED_TILT)
+    moved = np.hypot(*odometry.velocity[:, :2].T) > DISTURBED_M_S
+    x, y, yaw = odometry.error.T
+    misplaced = (np.hypot(x, y) > MISPLACED_M) | (np.abs(yaw) > MISPLACED_RAD)
+    return moved | misplaced | (np.hypot(*gravity[:, :2].T) > DISTURBED_TILT)
 
 
 class CommandShaper:

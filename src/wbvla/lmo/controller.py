@@ -13,7 +13,7 @@ import numpy as np
 from wbvla.contract import load_contract, require_match
 from wbvla.lmo.command import CommandShaper, ShapingConfig, feedforward, is_disturbed
 from wbvla.lmo.observation import History, actor_observation, layout
-from wbvla.lmo.odometry import LegKinematics, base_velocity
+from wbvla.lmo.odometry import LegKinematics, Odometry, OdometryConfig, base_velocity
 from wbvla.robots import get_robot
 from wbvla.types import LocoCommand, Proprioception, VelocityCommand
 
@@ -65,7 +65,7 @@ class LmoController:
         require_match(expected, {k: c[k] for k in expected}, f"legs policy in {folder}")
         self.default = self.robot.array("default")
         self.shaper = CommandShaper(1, c["nominal_height_m"], ShapingConfig(**c["shaping"]))
-        self.legs = LegKinematics(self.robot)
+        self.legs, self.odometry = LegKinematics(self.robot), Odometry(1, OdometryConfig(**c["odometry"]))
         self.history = History(1, c.get("history", {}).get("frames", 1), sum(width for _, width, _ in rows))
         self.reset()
 
@@ -73,7 +73,7 @@ class LmoController:
         """Forget the past: stand at the nominal height."""
         self.shaper.reset(np.array([0]))
         self.action = np.zeros((1, self.robot.n_lmo))
-        self.velocity = np.zeros((1, 3))
+        self.odometry.reset(np.array([0]))
         self.fresh = np.array([True])
 
     def step(self, command: LocoCommand | VelocityCommand, body: Proprioception) -> np.ndarray:
@@ -84,19 +84,20 @@ class LmoController:
         c, q, dq = self.contract, np.asarray(body.q_rad, float), np.asarray(body.dq_rad_s, float)
         gyro, gravity = np.asarray(body.gyro_rad_s, float)[None], np.asarray(body.gravity, float)[None]
         flags = self._flags(command)[None].astype(float)
-        sample = base_velocity(*self.legs.feet(q[None, :12], dq[None, :12]), gyro, gravity)
-        self.velocity = self.velocity + c["velocity_filter"] * (sample - self.velocity)
+        feet = self.legs.feet(q[None, :12], dq[None, :12])
+        sample = base_velocity(*feet, gyro, gravity, self.odometry.config.level_m)
+        self.odometry.step(sample, gyro, gravity, self.shaper.v_ref)
         terms = {
             "flags": flags, "v_ref": self.shaper.v_ref, "height_ref": self.shaper.height_ref[:, None],
-            "base_velocity": self.velocity, "gyro": gyro, "gravity": gravity, "q": q[None], "dq": dq[None],
-            "last_action": self.action, "clock": self.shaper.clock(),
+            "base_velocity": self.odometry.velocity, "gyro": gyro, "gravity": gravity, "q": q[None], "dq": dq[None],
+            "last_action": self.action, "clock": self.shaper.clock(), "pose_error": self.odometry.error,
         }  # fmt: skip
         frame = actor_observation(terms, c["nominal_height_m"], self.default, self.terms)
         observation = self.history.push(frame, self.fresh)
         self.fresh[:] = False
         self.action = np.clip(self.session.run(None, {"observation": observation})[0].astype(float), -6, 6)
         height_m = np.clip(np.array([command.height_m]), *c["height_range_m"])
-        self.shaper.step(flags, height_m, is_disturbed(self.velocity, gravity))
+        self.shaper.step(flags, height_m, is_disturbed(self.odometry, gravity))
         target = self.default[: self.robot.n_lmo] + c["action_scale_rad"] * self.action[0]
         target[:12] += feedforward(
             self.shaper.swing(), self.shaper.height_ref, c["nominal_height_m"], c["leg_m"], c["lift_rad"]

@@ -17,23 +17,26 @@ from wbvla.lmo.actuator import ActuatorNet, ActuatorState, use_torque
 from wbvla.lmo.arm_clips import arm_motion
 from wbvla.lmo.command import STEP_S, CommandShaper, feedforward, is_disturbed
 from wbvla.lmo.observation import History, actor_observation, layout
-from wbvla.lmo.odometry import LegKinematics, base_velocity
+from wbvla.lmo.odometry import LegKinematics, Odometry, base_velocity, pose_error
 from wbvla.lmo.randomisation import Disturbance, command_sample, model_variants
 from wbvla.lmo.rewards import CONTACT_M, Step, rewards
 from wbvla.recipes.lmo import LmoConfig
 from wbvla.robots.base import Robot
 
-VELOCITY_FILTER = 0.5  # share of the new leg-odometry sample; the contract carries it
 FALL_TILT, FALL_BELOW_M = -0.7, 0.10  # gravity's z in the pelvis frame: 45 degrees; below the lowest command
+LEVEL_UP, LEVEL_DOWN = 0.05, 0.1  # of a world whose episode lasted, or ended in a fall
+START_BELOW_M = 0.2  # how far below the nominal height an episode may begin
+SHOVE_ABOVE_M = 0.2  # shoves hit the trunk about so far above the pelvis
 DRIFT_FILTER = 0.03  # a stride and a half: what is left is drift, not the gait's swing
 # What a world is, besides its physics state: the engine's own arrays and those of its parts; arms and actuator list
 # their own in STATE.
 WORLD = ("state", "_sensors", "flags", "height", "command_left", "episode_steps", "age", "actions", "targets",
-         "delayed", "velocity", "yaw_rate", "disturbed", "lagged", "drift", "last_dq", "air_s", "in_motion",
+         "delayed", "yaw_rate", "disturbed", "lagged", "drift", "misplaced", "level", "last_dq", "air_s", "in_motion",
          "heading_from")  # fmt: skip
 PARTS = {
     "shaper": ("goal", "sbar", "v_ref", "height_ref", "phase", "alarm"),
-    "disturbance": ("left", "share"),
+    "disturbance": ("left", "share", "shove", "shove_left"),
+    "odometry": ("velocity", "error"),
     "history": ("frames",),
 }
 NOISE = {"base_velocity": 0.1, "gyro": 0.15, "gravity": 0.03, "q": 0.01, "dq": 0.5}
@@ -102,11 +105,12 @@ class CpuEngine:
         self.age = np.zeros(worlds, int)  # steps since the reset; episode_steps starts anywhere to spread the resets
         self.max_steps = int(config.episode_s / STEP_S)
         self.harness = 0.0
-        self.level = 0.0  # curriculum of arms, pushes and hand forces, 0 to 1
+        self.level = np.zeros(worlds)  # each world's share of heights, arms, pushes and hand forces, 0 to 1
         self.actions = np.zeros((3, worlds, robot.n_lmo))  # newest first
         self.targets = np.zeros((worlds, robot.n_lmo))
         self.delayed = np.ones(worlds, bool)
-        self.velocity, self.yaw_rate = np.zeros((worlds, 3)), np.zeros(worlds)
+        self.odometry, self.yaw_rate = Odometry(worlds, config.odometry), np.zeros(worlds)
+        self.misplaced = np.zeros((worlds, 3))  # the true pose error
         self.disturbed = np.zeros(worlds, bool)
         self.lagged = np.zeros(worlds, bool)  # worlds whose joints and IMU arrive one step late
         self.drift = np.zeros((worlds, 3))  # low-passed velocity minus reference: m/s, m/s, rad/s
@@ -172,7 +176,7 @@ class CpuEngine:
         qpos[:, 2], qpos[:, 3], qpos[:, 7:] = self.robot.height_range_m[1], 1.0, self.default
         if self.training:
             qpos[:, 2] += 0.01
-            qpos[:, 7:] += self.rng.uniform(-0.1, 0.1, (k, self.nu))
+            self._pose(qpos, self.level[mask])
             qpos[:, 4:6] = self.rng.uniform(-0.05, 0.05, (k, 2))
             qpos[:, 3:7] /= np.linalg.norm(qpos[:, 3:7], axis=1, keepdims=True)
             qvel[:, :6] = self.rng.uniform(-0.3, 0.3, (k, 6))
@@ -189,16 +193,35 @@ class CpuEngine:
         self.targets[mask] = self.default[: self.robot.n_lmo]
         self.shaper.reset(mask, self.rng.random(k) * 0 if not self.training else 0.5 * self.rng.integers(0, 2, k))
         self.arms.reset(mask)
+        if self.training:
+            self.arms.begin_at(mask, qpos[:, 7 + self.robot.n_lmo : 21 + self.robot.n_lmo])
+        self.odometry.reset(mask)
+        self.disturbance.reset(mask)
         if self.actuator is not None:
             self.actuator.reset(mask)
         self.episode_steps[mask] = self.age[mask] = 0
-        self.velocity[mask], self.yaw_rate[mask], self.drift[mask], self.disturbed[mask] = 0.0, 0.0, 0.0, False
+        self.misplaced[mask], self.yaw_rate[mask], self.drift[mask], self.disturbed[mask] = 0.0, 0.0, 0.0, False
         self.last_dq[mask], self.air_s[mask], self.in_motion[mask] = 0.0, 0.0, False
+
+    def _pose(self, qpos: np.ndarray, level: np.ndarray) -> None:
+        """Spread start poses (k, nq) about the default: joints, and as levels rise squats and arms anywhere."""
+        k, robot, lmo = len(qpos), self.robot, self.robot.n_lmo
+        drop = level * self.rng.uniform(0, START_BELOW_M, k)
+        qpos[:, 2] -= drop
+        qpos[:, 7:19] += feedforward(
+            np.zeros((k, 2)), robot.nominal_height_m - drop, robot.nominal_height_m, robot.leg_m, 0.0
+        )
+        arms, limits = slice(7 + lmo, 21 + lmo), 0.6 * robot.range_rad[lmo : lmo + 14]
+        anywhere = self.rng.uniform(limits[:, 0], limits[:, 1], (k, 14))
+        qpos[:, arms] += level[:, None] * (anywhere - qpos[:, arms])
+        qpos[:, 7:] += self.rng.uniform(-0.1, 0.1, (k, self.nu))
 
     def _new_commands(self, mask: np.ndarray) -> None:
         k = int(mask.sum())
         if k:
-            flags, self.height[mask] = command_sample(self.rng, k, self.config, self.robot.nominal_height_m)
+            flags, self.height[mask] = command_sample(
+                self.rng, self.level[mask], self.config, self.robot.nominal_height_m
+            )
             back = self.rng.random((k, 1)) < self.config.reversals
             self.flags[mask] = np.where(back & self.flags[mask].any(1, keepdims=True), -self.flags[mask], flags)
             first, last = self.config.redraw_s
@@ -229,7 +252,9 @@ class CpuEngine:
         self.age += 1
         timed_out = (self.episode_steps >= self.max_steps) & ~fallen
         if self.training:
-            self.disturbance.push(self.state[:, 1 + self.nq : 3 + self.nq], self.config.push_m_s * self.level)
+            if self.harness == 0:
+                self.level = np.clip(self.level + LEVEL_UP * timed_out - LEVEL_DOWN * fallen, 0, 1)
+            self.disturbance.push(self.state[:, 1 + self.nq : 3 + self.nq], self.level, self.config)
             self.command_left -= 1
             self._new_commands((self.command_left <= 0) & ~fallen & ~timed_out)
             self.reset(fallen | timed_out)
@@ -243,10 +268,17 @@ class CpuEngine:
             noise = self.rng.uniform(-1, 1, (self.n, self.robot.n_lmo)) * self.config.torque_noise * self.effort
             force[:, :, legs] = noise[:, None]
         c, s = np.cos(self.yaw), np.sin(self.yaw)
-        if self.training and self.level > 0:
+        if self.training and self.level.any():
             f = self.disturbance.hand_force(self.shaper.v_ref[:, 0], self.config.hand_force_n * self.level)
             force[:, :, 0], force[:, :, 1] = (c * f)[:, None], (s * f)[:, None]
             force[:, :, 4] += (0.2 * f)[:, None]  # the hands push about 0.2 m above the pelvis
+            fx, fy, torque = self.disturbance.shoves().T
+            force[:, :, 0] += fx[:, None]
+            force[:, :, 1] += fy[:, None]
+            force[:, :, 3] -= (SHOVE_ABOVE_M * (c * fy - s * fx))[:, None]
+            force[:, :, 4] += (SHOVE_ABOVE_M * (c * fx + s * fy))[:, None]
+            force[:, :, 5] += torque[:, None]
+            force[:, :, 6 + self.waist[0]] += torque[:, None]
         if self.harness > 0:
             a, g, v = self.harness, self.gravity, self.in_heading_frame(self.qvel[:, :3])
             pull = np.clip(250 * a * (self.shaper.v_ref[:, :2] - v[:, :2]), -120, 120)
@@ -289,6 +321,7 @@ class CpuEngine:
         v = self.in_heading_frame(self.qvel[:, :3])
         moved = np.stack([v[:, 0], v[:, 1], self.qvel[:, 5]], axis=1)
         self.drift += DRIFT_FILTER * (moved - self.shaper.v_ref - self.drift)
+        self.misplaced = pose_error(self.misplaced, self.shaper.v_ref, v, moved[:, 2], self.config.odometry)
         z, vel, tilt, yaws, pos = [], [], [], [], []
         corners = np.array(self.robot.foot_corners) - np.array(self.robot.foot_site)
         for side in ("left", "right"):
@@ -309,7 +342,7 @@ class CpuEngine:
         acceleration, self.last_dq = (dq - self.last_dq) / STEP_S, dq.copy()
         torque = self.kp * (applied - q) - self.kd * dq
         return Step(
-            velocity=v, drift=self.drift, yaw_rate=self.yaw_rate, gyro=self.qvel[:, 3:6],
+            velocity=v, drift=self.drift, misplaced=self.misplaced, yaw_rate=self.yaw_rate, gyro=self.qvel[:, 3:6],
             gravity=self.gravity, height=self.qpos[:, 2], v_ref=self.shaper.v_ref, height_ref=self.shaper.height_ref,
             moving=self.shaper.moving, swing=self.shaper.swing(), foot_z=foot_z, foot_vel=np.stack(vel, 1),
             foot_tilt=np.stack(tilt, 1), foot_gap=self.in_heading_frame(pos[0] - pos[1])[:, :2],
@@ -348,29 +381,36 @@ class CpuEngine:
         feet, feet_vel = self.legs.feet(self.qpos[:, 7:19], self.qvel[:, 6:18])
         fresh = self.age == 0
         gyro, gravity = self.qvel[:, 3:6].copy(), self.gravity
-        velocity = np.where(fresh[:, None], 0.0, base_velocity(feet, feet_vel, gyro, gravity))
+        velocity = np.where(
+            fresh[:, None], 0.0, base_velocity(feet, feet_vel, gyro, gravity, self.odometry.config.level_m)
+        )
         q, dq = self.qpos[:, 7:].copy(), self.qvel[:, 6:].copy()
         now = {"base_velocity": velocity, "gyro": gyro, "gravity": gravity, "q": q, "dq": dq}
         late = (self.lagged & ~fresh)[:, None]
         seen = {name: np.where(late, self.measured.get(name, value), value) for name, value in now.items()}
         self.measured = now
         seen = {name: noisy(name, value) for name, value in seen.items()}
-        self.velocity += VELOCITY_FILTER * (seen.pop("base_velocity") - self.velocity)
-        self.disturbed = is_disturbed(self.velocity, seen["gravity"])
+        self.odometry.step(seen.pop("base_velocity"), seen["gyro"], seen["gravity"], self.shaper.v_ref)
+        self.disturbed = is_disturbed(self.odometry, seen["gravity"])
         terms = {
             "flags": self.flags,
             "v_ref": self.shaper.v_ref,
             "height_ref": self.shaper.height_ref[:, None],
-            "base_velocity": self.velocity,
+            "base_velocity": self.odometry.velocity,
+            "pose_error": self.odometry.error,
             **seen,
             "last_action": self.actions[0],
             "clock": self.shaper.clock(),
         }
         actor = actor_observation(terms, self.robot.nominal_height_m, self.default, self.config.terms)
         foot_z = np.stack([self.sensor(f"{s}_foot_pos")[:, 2] for s in ("left", "right")], 1)
-        truth = [self.in_heading_frame(self.qvel[:, :3]), (self.qpos[:, 2:3] - self.robot.nominal_height_m) * 5]
-        extra = [*truth, (foot_z < CONTACT_M).astype(float), foot_z * 5, self.yaw_rate[:, None]]
-        critic = np.concatenate([actor, *extra], axis=1).astype(np.float32)
+        truth = np.concatenate(
+            [
+                self.in_heading_frame(self.qvel[:, :3]), (self.qpos[:, 2:3] - self.robot.nominal_height_m) * 5,
+                foot_z < CONTACT_M, foot_z * 5, self.yaw_rate[:, None], self.misplaced * 5, self.level[:, None],
+            ], axis=1,
+        )  # fmt: skip
+        critic = np.concatenate([actor, truth], axis=1).astype(np.float32)
         return self.history.push(actor, fresh), critic
 
     def _with_noise(self, name: str, x: np.ndarray) -> np.ndarray:
@@ -398,5 +438,5 @@ class CpuEngine:
     def mirror_critic(self, actor: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Extend the mirror (index, sign) of one actor frame to the critic observation."""
         index, sign = actor
-        extra_index = len(index) + np.array([0, 1, 2, 3, 5, 4, 7, 6, 8])
-        return np.concatenate([index, extra_index]), np.concatenate([sign, [1, -1, 1, 1, 1, 1, 1, 1, -1]])
+        extra_index = len(index) + np.array([0, 1, 2, 3, 5, 4, 7, 6, 8, 9, 10, 11, 12])
+        return np.concatenate([index, extra_index]), np.concatenate([sign, [1, -1, 1, 1, 1, 1, 1, 1, -1, 1, -1, -1, 1]])

@@ -38,13 +38,13 @@ def nine_commands(policy, robot, config, worlds: int = 64, seconds: float = 10.0
     env = CpuEngine(robot, config, n, seed, threads, training=False)
     env.flags[:] = np.repeat(np.array(list(NINE.values()), float), worlds, axis=0)
     env.height[:] = robot.nominal_height_m if height_m is None else height_m
-    env.level = arms
+    env.level[:] = arms
     alive, sums, steps = np.ones(n, bool), np.zeros((n, 4)), int(seconds / 0.02)
     for t in range(steps):
         _, fallen, _ = env.step(policy(env.observe()[0]))
         alive &= ~fallen
         if push:
-            env.disturbance.push(env.state[:, 1 + env.nq : 3 + env.nq], push)
+            env.disturbance.push(env.qvel[:, :2], np.ones(n), replace(config, push_m_s=push, shove_n=0.0, shove_nm=0.0))
         if t >= steps // 5:
             v = env.in_heading_frame(env.qvel[:, :3])
             sums += np.stack([v[:, 0], v[:, 1], env.qvel[:, 5], np.abs(env.qpos[:, 2] - env.height)], axis=1)
@@ -91,14 +91,18 @@ def run(cfg: EvaluateLmo) -> dict:
 
     from wbvla.lmo.command import ShapingConfig
     from wbvla.lmo.controller import load_policy, weights_folder
+    from wbvla.lmo.odometry import OdometryConfig
     from wbvla.recipes.lmo import LmoConfig
     from wbvla.robots import get_robot
 
     robot = get_robot(cfg.robot)
     session, contract = load_policy(Path(cfg.policy) if cfg.policy else weights_folder(cfg.robot))
     infer = lambda obs: session.run(None, {"observation": obs})[0].astype(float)  # noqa: E731
-    trained = {name: contract[name] for name in ("action_scale_rad", "lift_rad")}
-    recipe = replace(LmoConfig(), shaping=ShapingConfig(**contract["shaping"]), **trained)
+    recipe = replace(
+        LmoConfig(), shaping=ShapingConfig(**contract["shaping"]), odometry=OdometryConfig(**contract["odometry"]),
+        terms=tuple(name for name, *_ in contract["observation"]), history=contract["history"]["frames"],
+        action_scale_rad=contract["action_scale_rad"], lift_rad=contract["lift_rad"],
+    )  # fmt: skip
     figures = nine_commands(infer, robot, recipe, cfg.worlds, cfg.seconds, cfg.arms, cfg.push, cfg.height_m or None)
     figures["policy"] = contract["policy_id"]
     table = Table("command", "survival", "vx m/s", "vy m/s", "wz rad/s", "height error m")

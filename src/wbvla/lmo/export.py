@@ -55,7 +55,6 @@ def export(trainer, out: Path, command: str, scores: dict) -> dict:
     import torch
 
     from wbvla.contract import save_contract
-    from wbvla.lmo.cpu_engine import VELOCITY_FILTER
     from wbvla.lmo.observation import layout
 
     out.mkdir(parents=True, exist_ok=True)
@@ -89,7 +88,7 @@ def export(trainer, out: Path, command: str, scores: dict) -> dict:
         "default_rad": robot.array("default").tolist(), "observation": [list(t) for t in layout(robot, config.terms)],
         "history": {"frames": config.history},
         "action_scale_rad": config.action_scale_rad, "lift_rad": config.lift_rad, "leg_m": robot.leg_m,
-        "velocity_filter": VELOCITY_FILTER, "nominal_height_m": robot.nominal_height_m,
+        "odometry": asdict(config.odometry), "nominal_height_m": robot.nominal_height_m,
         "height_range_m": list(config.heights_m), "shaping": asdict(config.shaping),
         "provenance": {
             "command": command, "commit": _commit(), "steps": trainer.steps, "earlier": trainer.earlier,

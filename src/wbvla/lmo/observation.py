@@ -1,7 +1,7 @@
 """What the legs' actor sees: only quantities that a robot measures, scaled, in one fixed order.
 
 In: command, shaping state, proprioception, last action, batched numpy. Out: (n, width) float32 (all terms:
-91 for the G1, 85 for the X2), its mirror image, and the stack of the newest frames, (n, frames * width), newest first.
+94 for the G1, 88 for the X2), its mirror image, and the stack of the newest frames, (n, frames * width), newest first.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ TERMS = {
     "dq": (-1, 0.05),
     "last_action": (-2, 0.3),
     "clock": (2, 1.0),
+    "pose_error": (3, 5.0),
     # Only the joints that the legs' policy owns, for observations that do not feel the arms.
     "q_lmo": (-2, 1.0),
     "dq_lmo": (-2, 0.05),
 }
-STANDARD = tuple(TERMS)[:10]
+STANDARD = tuple(TERMS)[:11]
 MAX_DQ = 25.0
 Names = tuple[str, ...]
 
@@ -89,6 +90,7 @@ def mirror_observation(robot: Robot, frames: int = 1, names: Names = STANDARD) -
         "gyro": [-1, 1, -1],
         "gravity": [1, -1, 1],
         "clock": [-1, -1],  # half a stride later
+        "pose_error": [1, -1, -1],
     }
     index, sign, start = [], [], 0
     for name, width, _ in layout(robot, names):

@@ -1,18 +1,39 @@
-"""Leg odometry: joint angles and speeds, gyroscope and gravity in; velocity of the pelvis over the ground out.
+"""Leg odometry: joint angles and speeds, gyroscope and gravity in; velocity and place of the pelvis out.
 
-The foot that is lower along gravity is taken to stand still; both share the vote when they are level.
+The foot that is lower along gravity is taken to stand still; both share the vote when they are level. The place is
+kept as what is missing to where the reference velocity leads: legs that see it do not drift.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
 from wbvla.robots.base import Robot
 
-LEVEL_M = 0.01
+STEP_S = 0.02
 
 
-def base_velocity(foot_pos: np.ndarray, foot_vel: np.ndarray, gyro: np.ndarray, gravity: np.ndarray) -> np.ndarray:
+@dataclass(frozen=True)
+class OdometryConfig:
+    """Constants of the odometry; they travel in the contract.
+
+    Attributes:
+        level_m: feet whose heights differ by less share the vote. At 0.01 walking sideways was seen 20 % too slow.
+        velocity_filter: share of the new sample in the velocity.
+        error_m, error_rad: bounds of the pose error: a robot that was carried off does not run after its old place.
+    """
+
+    level_m: float = 0.002
+    velocity_filter: float = 0.5
+    error_m: float = 0.3
+    error_rad: float = 0.4
+
+
+def base_velocity(
+    foot_pos: np.ndarray, foot_vel: np.ndarray, gyro: np.ndarray, gravity: np.ndarray, level_m: float
+) -> np.ndarray:
     """Return the pelvis velocity in its own frame, shape (n, 3), m/s.
 
     foot_pos, foot_vel: (n, 2, 3) left and right foot in the pelvis frame, m and m/s, from joints alone;
@@ -20,8 +41,51 @@ def base_velocity(foot_pos: np.ndarray, foot_vel: np.ndarray, gyro: np.ndarray, 
     """
     of_foot = -(foot_vel + np.cross(gyro[:, None, :], foot_pos))
     depth = np.einsum("nfi,ni->nf", foot_pos, gravity)
-    left = 1.0 / (1.0 + np.exp(np.clip((depth[:, 1] - depth[:, 0]) / LEVEL_M, -30, 30)))
+    left = 1.0 / (1.0 + np.exp(np.clip((depth[:, 1] - depth[:, 0]) / level_m, -30, 30)))
     return left[:, None] * of_foot[:, 0] + (1 - left)[:, None] * of_foot[:, 1]
+
+
+def pose_error(
+    error: np.ndarray, v_ref: np.ndarray, velocity: np.ndarray, yaw_rate: np.ndarray, config: OdometryConfig
+) -> np.ndarray:
+    """Advance by 20 ms what a robot misses of where the reference leads: (n, 3) ahead, aside (m), heading (rad).
+
+    error: (n, 3), heading frame. v_ref: (n, 3) in the frame of the reference's own heading. velocity: (n, 2+) in the
+    heading frame, m/s; yaw_rate: (n,) rad/s.
+    """
+
+    def turned(x: np.ndarray, y: np.ndarray, angle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        c, s = np.cos(angle), np.sin(angle)
+        return c * x - s * y, s * x + c * y
+
+    ref_x, ref_y = turned(v_ref[:, 0], v_ref[:, 1], error[:, 2])
+    x, y = turned(error[:, 0], error[:, 1], -yaw_rate * STEP_S)
+    x, y = x + (ref_x - velocity[:, 0]) * STEP_S, y + (ref_y - velocity[:, 1]) * STEP_S
+    shrink = np.minimum(1.0, config.error_m / np.maximum(np.hypot(x, y), 1e-9))
+    yaw = np.clip(error[:, 2] + (v_ref[:, 2] - yaw_rate) * STEP_S, -config.error_rad, config.error_rad)
+    return np.stack([x * shrink, y * shrink, yaw], axis=1)
+
+
+class Odometry:
+    """Velocity and pose error of n robots, from what they measure."""
+
+    def __init__(self, n: int, config: OdometryConfig) -> None:
+        self.config = config
+        self.velocity, self.error = np.zeros((n, 3)), np.zeros((n, 3))
+
+    def reset(self, worlds: np.ndarray) -> None:
+        """Start at rest in the right place (bool mask or indices)."""
+        self.velocity[worlds], self.error[worlds] = 0.0, 0.0
+
+    def step(self, sample: np.ndarray, gyro: np.ndarray, gravity: np.ndarray, v_ref: np.ndarray) -> None:
+        """Advance by 20 ms. sample: (n, 3) of `base_velocity`; gyro, gravity: (n, 3), pelvis frame; v_ref: (n, 3)."""
+        self.velocity = self.velocity + self.config.velocity_filter * (sample - self.velocity)
+        up = -gravity
+        ahead = np.array([1.0, 0.0, 0.0]) - up[:, :1] * up
+        ahead /= np.maximum(np.linalg.norm(ahead, axis=1, keepdims=True), 1e-6)
+        aside = np.cross(up, ahead)
+        velocity = np.stack([(self.velocity * ahead).sum(1), (self.velocity * aside).sum(1)], axis=1)
+        self.error = pose_error(self.error, v_ref, velocity, (gyro * up).sum(1), self.config)
 
 
 class LegKinematics:

@@ -22,7 +22,7 @@ from tensordict import TensorDict
 from wbvla.contract import differences
 from wbvla.lmo.cpu_engine import CpuEngine
 from wbvla.lmo.evaluate import nine_commands
-from wbvla.lmo.observation import mirror_action, mirror_observation
+from wbvla.lmo.observation import layout, mirror_action, mirror_observation
 from wbvla.lmo.train import Curriculum
 from wbvla.recipes.lmo import LmoConfig, get_recipe
 from wbvla.robots.base import Robot
@@ -133,11 +133,10 @@ class Trainer:
         if self.updates % 10 == 0:
             self.curriculum.update(self.env.max_steps)
             self.env.set_harness(self.curriculum.harness)
-            self.env.level = self.curriculum.level
         lengths = self.curriculum.lengths
         return {
             "steps": self.steps, "updates": self.updates, "length": sum(lengths) / max(1, len(lengths)),
-            "harness": self.curriculum.harness, "level": self.curriculum.level,
+            "harness": self.curriculum.harness, "level": float(self.env.level.mean()),
             "std": float(self.alg.actor.output_std.detach().mean()), "lr": self.alg.learning_rate,
             **{f"loss_{k}": v for k, v in losses.items()}, **rows,
         }  # fmt: skip
@@ -169,7 +168,7 @@ class Trainer:
         facts = {
             "kind": "lmo-checkpoint", "robot": self.robot.name, "recipe": asdict(self.config), "steps": self.steps,
             "updates": self.updates, "learning_rate": self.alg.learning_rate, "harness": self.curriculum.harness,
-            "level": self.curriculum.level, "lengths": list(self.curriculum.lengths),
+            "level": float(self.env.level.mean()), "lengths": list(self.curriculum.lengths),
             "numpy": self.env.rng.bit_generator.state, "earlier": self.earlier,
         }  # fmt: skip
         (out / "checkpoint.json.tmp").write_text(json.dumps(facts))
@@ -179,23 +178,34 @@ class Trainer:
     def begin_with(self, earlier: Path) -> None:
         """Take the networks and the curriculum's place of an earlier run, whose recipe may differ.
 
+        What the earlier networks did not observe they ignore at first.
+
         Raises:
             ValueError: no checkpoint there, or one of another robot or of networks of another size.
         """
         facts = _read_facts(earlier)
         if facts.get("robot") != self.robot.name:
             raise ValueError(f"init: {earlier} is of robot {facts.get('robot')!r}, expected {self.robot.name!r}")
+        tensors = load_file(earlier / "checkpoint.safetensors")
+        frames = {"actor": (facts["recipe"]["history"], self.config.history), "critic": (1, 1)}
         try:
-            self._load_networks(earlier)
+            for name, network in (("actor", self.alg.actor), ("critic", self.alg.critic)):
+                given, own = _part(tensors, f"{name}."), network.state_dict()
+                terms = facts["recipe"]["terms"], self.config.terms
+                columns = [
+                    _columns(self.robot, *how, part["obs_normalizer._mean"].shape[1])
+                    for how, part in zip(zip(terms, frames[name]), (given, own))
+                ]
+                network.load_state_dict(_fitted(given, own, *columns))
         except RuntimeError:
             raise ValueError(f"init: {earlier} has networks of another size than the recipe") from None
         self._set_curriculum(facts)
+        self.env.level[:] = facts["level"]
         self.earlier = [*facts["earlier"], {"steps": facts["steps"], "recipe": facts["recipe"]}]
 
     def _set_curriculum(self, facts: dict) -> None:
-        self.curriculum.harness, self.curriculum.level = facts["harness"], facts["level"]
+        self.curriculum.harness = facts["harness"]
         self.env.set_harness(self.curriculum.harness)
-        self.env.level = self.curriculum.level
 
     def _load_networks(self, folder: Path) -> dict[str, torch.Tensor]:
         tensors = load_file(folder / "checkpoint.safetensors")
@@ -232,6 +242,25 @@ class Trainer:
         self.steps, self.updates, self.earlier = facts["steps"], facts["updates"], facts["earlier"]
         self.curriculum.lengths.extend(facts["lengths"])
         self._set_curriculum(facts)
+
+
+def _columns(robot: Robot, terms: tuple[str, ...], frames: int, width: int) -> list[tuple]:
+    """Name the entries of a stacked observation that ends, for the critic, with numbers of the truth."""
+    frame = [(name, i) for name, count, _ in layout(robot, terms) for i in range(count)]
+    stacked = [(number, *entry) for number in range(frames) for entry in frame]
+    return stacked + [("truth", i) for i in range(width - len(stacked))]
+
+
+def _fitted(given: dict[str, torch.Tensor], own: dict[str, torch.Tensor], theirs: list, ours: list) -> dict:
+    """Give an earlier network the columns of this one: those it lacks get no weight and this one's normaliser."""
+    at, found = zip(*((i, theirs.index(entry)) for i, entry in enumerate(ours) if entry in theirs))
+    out = dict(given)
+    for name in ("mlp.0.weight", "obs_normalizer._mean", "obs_normalizer._var", "obs_normalizer._std"):
+        old = given[name]
+        new = torch.zeros(len(old), len(ours)) if name == "mlp.0.weight" else own[name].clone()
+        new[:, list(at)] = old[:, list(found)]
+        out[name] = new
+    return out
 
 
 def _read_facts(folder: Path) -> dict:

@@ -12,6 +12,8 @@ from wbvla.lmo.command import STEP_S
 from wbvla.recipes.lmo import LmoConfig
 from wbvla.robots.base import Robot
 
+PAUSE_STEPS, SHOVE_STEPS = (75, 200), 10
+TRANSLATING_BELOW_M = 0.12  # commands to translate stay within this of the nominal height
 NET_FORCE = 3  # MuJoCo's code for a contact sensor that sums the forces of all contacts, in world axes
 
 
@@ -40,15 +42,19 @@ def model_variants(robot: Robot, config: LmoConfig, rng: np.random.Generator | N
     """
     foot_force = "foot_stumble" in dict(config.rewards)
     models = [flat_ground(robot, config.physics_s, foot_force)]
-    for _ in range(config.variants - 1 if rng is not None else 0):
+    for i in range(1, config.variants if rng is not None else 1):
+        severity = i / (config.variants - 1)  # of loads: some worlds are to be easy
         m = flat_ground(robot, config.physics_s, foot_force)
         feet = [g for g in range(m.ngeom) if "foot" in m.geom(g).name]
         m.geom_friction[feet, 0] = rng.uniform(*config.friction)
+        m.geom_solref[feet, 0] = rng.uniform(*config.softness_s)
         torso = m.body("torso_link").id
-        m.body_mass[torso] += rng.uniform(*config.torso_kg)
+        m.body_mass[torso] += severity * rng.uniform(*config.torso_kg)
         m.body_ipos[torso] += rng.uniform(-config.com_m, config.com_m, 3)
+        both, alike = rng.uniform(*config.wrist_kg), rng.random() < 0.5
         for palm in robot.palms:
-            m.body_mass[m.body(palm.body).id] += rng.uniform(*config.wrist_kg)
+            each = both if alike else rng.uniform(*config.wrist_kg)
+            m.body_mass[m.body(palm.body).id] += severity * each
         m.body_mass[1:] *= rng.uniform(1 - config.link_mass, 1 + config.link_mass, m.nbody - 1)
         scale = rng.uniform(1 - config.gains, 1 + config.gains, m.nu)
         m.actuator_gainprm[:, 0] *= scale
@@ -59,14 +65,16 @@ def model_variants(robot: Robot, config: LmoConfig, rng: np.random.Generator | N
     return models
 
 
-def command_sample(rng: np.random.Generator, k: int, config: LmoConfig, nominal_m: float):
-    """Draw k commands: flags (k, 3) and heights (k,).
+def command_sample(rng: np.random.Generator, level: np.ndarray, config: LmoConfig, nominal_m: float):
+    """Draw k commands for worlds of levels (k,): flags (k, 3) and heights (k,), the farther from nominal the higher.
 
     25 % stand, 30 % forward or back, 17 % turn, 12 % sideways, 16 % any mixture; as velocities, 25 % stand and the rest
     are drawn uniformly up to the goal of each axis.
     """
+    k = len(level)
     kind, flags = rng.random(k), np.zeros((k, 3))
-    heights = np.where(rng.random(k) < config.nominal_share, nominal_m, rng.uniform(*config.heights_m, k))
+    change = level * (rng.uniform(*config.heights_m, k) - nominal_m)
+    heights = nominal_m + change * (rng.random(k) >= config.nominal_share)
     if config.shaping.kind == "velocity":
         return rng.uniform(-1, 1, (k, 3)) * (kind >= 0.25)[:, None], heights
     sign = lambda size: rng.choice([-1.0, 1.0], size)  # noqa: E731
@@ -75,7 +83,8 @@ def command_sample(rng: np.random.Generator, k: int, config: LmoConfig, nominal_
     flags[turn, 2], flags[side, 1] = sign(turn.sum()), sign(side.sum())
     mixed = kind >= 0.84
     flags[mixed] = rng.integers(-1, 2, (int(mixed.sum()), 3))
-    return flags, heights
+    lowest = np.where(flags[:, :2].any(1), nominal_m - TRANSLATING_BELOW_M, 0.0)
+    return flags, np.maximum(heights, lowest)
 
 
 class ArmMotion:
@@ -100,8 +109,12 @@ class ArmMotion:
         self.target[mask] = self.goal[mask] = self.default
         self.left[mask] = self.rng.integers(20, 100, int(mask.sum()))
 
-    def step(self, amplitude: float) -> np.ndarray:
-        """Advance 20 ms; return the targets (n, 14), rad."""
+    def begin_at(self, mask: np.ndarray, pose: np.ndarray) -> None:
+        """Put the masked worlds' arms into poses (k, 14), where they stay until their first goal."""
+        self.target[mask] = self.goal[mask] = pose
+
+    def step(self, amplitude: np.ndarray) -> np.ndarray:
+        """Advance 20 ms; return the targets (n, 14), rad. amplitude: (n,), or one number for all."""
         self.left -= 1
         new = self.left <= 0
         k = int(new.sum())
@@ -111,7 +124,8 @@ class ArmMotion:
             drawn[reach, 0] = drawn[reach, 7] = self.rng.uniform(-1.5, -0.3, int(reach.sum()))  # shoulder pitch
             both = self.rng.random(k) < 0.5
             drawn[both, :7] = drawn[both][:, self._mirror[0]] * self._mirror[1]
-            self.goal[new] = self.default + (drawn - self.default) * amplitude * np.sqrt(self.rng.random((k, 1)))
+            size = np.broadcast_to(amplitude, self.n)[new, None] * np.sqrt(self.rng.random((k, 1)))
+            self.goal[new] = self.default + (drawn - self.default) * size
             self.speed[new], self.left[new] = self.rng.uniform(0.5, 3.0, k), self.rng.integers(30, 150, k)
         limit = (self.speed * STEP_S)[:, None]
         self.target = self.target + np.clip(self.goal - self.target, -limit, limit)
@@ -119,22 +133,45 @@ class ArmMotion:
 
 
 class Disturbance:
-    """Velocity jumps every 2-6 s, and a steady force against the forward motion in a share of the worlds."""
+    """What happens to robots every 1.5-4 s: the base's velocity jumps, or somebody shoves the trunk for 0.2 s.
+
+    A share of the worlds also feels a steady force against the forward motion.
+    """
 
     def __init__(self, n: int, rng: np.random.Generator, share: float) -> None:
         self.rng, self.n = rng, n
-        self.left = rng.integers(100, 300, n)
+        self.left = rng.integers(*PAUSE_STEPS, n)
         self.share = np.where(rng.random(n) < share, rng.random(n), 0.0)
+        self.shove, self.shove_left = np.zeros((n, 3)), np.zeros(n, int)
 
-    def push(self, velocity_xy: np.ndarray, size_m_s: float) -> None:
-        """Add a jump to the horizontal base velocity (n, 2), in place, where one is due."""
+    def reset(self, mask: np.ndarray) -> None:
+        """End the shoves in the masked worlds."""
+        self.shove_left[mask] = 0
+
+    def push(self, velocity_xy: np.ndarray, level: np.ndarray, config: LmoConfig) -> None:
+        """Where something is due, begin a shove or add a jump, in place, to the base velocity (n, 2); level: (n,)."""
         self.left -= 1
+        self.shove_left = np.maximum(self.shove_left - 1, 0)
         due = self.left <= 0
         k = int(due.sum())
-        if k:
-            velocity_xy[due] += self.rng.uniform(-1, 1, (k, 2)) * size_m_s
-            self.left[due] = self.rng.integers(100, 300, k)
+        if k == 0:
+            return
+        angle, size, jumps = (
+            self.rng.uniform(-np.pi, np.pi, k),
+            level[due] * self.rng.random(k),
+            self.rng.random(k) < 0.5,
+        )
+        direction = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        velocity_xy[due] += direction * (jumps * size * config.push_m_s)[:, None]
+        torque = level[due] * self.rng.uniform(-1, 1, k) * config.shove_nm
+        self.shove[due] = np.column_stack([direction * (size * config.shove_n)[:, None], torque])
+        self.shove_left[due] = np.where(jumps, 0, SHOVE_STEPS)
+        self.left[due] = self.rng.integers(*PAUSE_STEPS, k)
 
-    def hand_force(self, forward_ref: np.ndarray, size_n: float) -> np.ndarray:
+    def shoves(self) -> np.ndarray:
+        """Return force along x and y of the world, N, and torque about z, N m, on the trunk now: (n, 3)."""
+        return self.shove * (self.shove_left > 0)[:, None]
+
+    def hand_force(self, forward_ref: np.ndarray, size_n: np.ndarray) -> np.ndarray:
         """Return the force on the hands along the heading (n,), N: against walking forward, as a pushed cart is."""
         return -self.share * size_n * np.clip(forward_ref / 0.3, 0, 1)

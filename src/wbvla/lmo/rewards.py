@@ -18,6 +18,7 @@ class Step:
 
     velocity: np.ndarray  # (n, 3) of the pelvis
     drift: np.ndarray  # (n, 3) velocity and yaw rate minus their reference, low-passed over a stride
+    misplaced: np.ndarray  # (n, 3) where the reference leads minus where the robot is: ahead, aside (m), heading (rad)
     yaw_rate: np.ndarray  # (n,) low-passed
     gyro: np.ndarray  # (n, 3)
     gravity: np.ndarray  # (n, 3)
@@ -121,6 +122,8 @@ TERMS: dict[str, Callable[[Step], np.ndarray]] = {
     "alive": lambda s: np.ones(len(s.height)),
     "drift_xy": lambda s: np.exp(-_square(s.drift[:, :2]) / 0.004),
     "drift_yaw": lambda s: np.exp(-(s.drift[:, 2] ** 2) / 0.006),
+    "place_xy": lambda s: np.exp(-_square(s.misplaced[:, :2]) / 0.01),
+    "place_yaw": lambda s: np.exp(-(s.misplaced[:, 2] ** 2) / 0.02),
     "rest_speed": lambda s: _at_rest(s) * np.clip(_square(s.dq), 0, 60),
     "rest_action_rate": lambda s: _at_rest(s) * _square(s.action - s.last_action),
     # WholeBodyVLA Table 4, and the rows it names without a formula as HOMIE defines them.

@@ -52,10 +52,10 @@ class TrainLmo:
 
 
 class Curriculum:
-    """Anneal the harness, then open arms, pushes and hand forces, by the mean length of the last 200 episodes."""
+    """Anneal the harness by the mean length of the last 200 episodes; after it, each world finds its own level."""
 
     def __init__(self, harness: bool) -> None:
-        self.harness, self.level = (1.0 if harness else 0.0), 0.0
+        self.harness = 1.0 if harness else 0.0
         self.lengths: deque[int] = deque(maxlen=200)
 
     def update(self, max_steps: int) -> None:
@@ -65,12 +65,8 @@ class Curriculum:
         mean = sum(self.lengths) / len(self.lengths) / max_steps
         if mean > 0.35 and self.harness > 0:
             self.harness = max(0.0, self.harness - 0.03)
-        elif mean < 0.12 and self.level == 0:
+        elif mean < 0.12 and self.harness > 0:
             self.harness = min(1.0, self.harness + 0.02)
-        if self.harness == 0 and mean > 0.6:
-            self.level = min(1.0, self.level + 0.03)
-        elif mean < 0.4:
-            self.level = max(0.0, self.level - 0.02)
 
 
 def run(cfg: TrainLmo) -> dict:

@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 
 from wbvla.lmo.command import ShapingConfig
 from wbvla.lmo.observation import STANDARD
+from wbvla.lmo.odometry import OdometryConfig
 
 REWARDS = (
     ("track_xy", 1.8), ("track_xy_wide", 1.0), ("track_yaw", 1.5), ("track_yaw_wide", 1.0),
-    ("track_height", 0.8), ("height_error", -4.0), ("drift_xy", 2.0), ("drift_yaw", 1.5),
+    ("track_height", 0.8), ("height_error", -4.0), ("drift_xy", 1.0), ("drift_yaw", 1.0),
+    ("place_xy", 1.5), ("place_yaw", 1.5),
     ("upright", -3.0), ("torso_upright", -2.0), ("torso_oscillation", -0.05), ("torso_yaw_oscillation", -0.15),
     ("roll_pitch_rate", -0.08), ("vertical_velocity", -1.0),
     ("contact_schedule", 0.25), ("swing_height", -30.0), ("foot_slip", -0.4), ("foot_flat", -1.0),
@@ -52,16 +54,18 @@ class LmoConfig:
         action_scale_rad: joint offset per unit of action. lift_rad: hip lift of the swing feed-forward.
         heights_m: range of commanded heights. nominal_share: share of commands at the nominal height.
         variants: compiled model variants for randomisation of friction, masses, gains.
-        friction: range of the feet's sliding friction. torso_kg, wrist_kg: ranges of added mass.
+        friction: range of the feet's sliding friction. softness_s: range of their contacts' time constant.
+        torso_kg, wrist_kg: ranges of added mass; the first variants get a small share of it, the last all.
         com_m: how far the trunk's centre of mass moves. gains: share by which the joints' gains vary.
         link_mass: share by which each link's mass varies. torque_noise: share of each joint's torque limit.
         sensor_lag_share: share of worlds whose joints and IMU arrive one step late.
-        push_m_s: base velocity jump at full curriculum.
+        push_m_s, shove_n, shove_nm: largest jump of the base's velocity, force and torque on the trunk for 0.2 s.
         hand_force_n, hand_force_share: steady force against the motion, and in which share of the worlds.
         redraw_s: how long a command lasts. reversals: share of the redraws that reverse all flags.
         slowest: least share of the cruise speeds that half of the episodes ask for.
         terms: what the actor observes, of lmo/observation.py's TERMS.
         history: observations that the actor sees at once.
+        odometry: constants of the leg odometry.
         rewards: weights of the reward rows by name; see lmo/rewards.py.
         harness: start with the assist forces that are annealed away (reached unaided walking 10x sooner).
         arms: arm trajectories that half of the worlds play (wbvla.lmo.arm_clips); random goals everywhere if empty.
@@ -75,10 +79,11 @@ class LmoConfig:
     substeps: int = 2
     action_scale_rad: float = 0.3
     lift_rad: float = 0.3
-    heights_m: tuple[float, float] = (0.55, 0.76)
+    heights_m: tuple[float, float] = (0.45, 0.76)
     nominal_share: float = 0.5
     variants: int = 16
     friction: tuple[float, float] = (0.4, 1.2)
+    softness_s: tuple[float, float] = (0.02, 0.03)
     torso_kg: tuple[float, float] = (-1.0, 3.0)
     wrist_kg: tuple[float, float] = (0.0, 1.5)
     com_m: float = 0.03
@@ -86,14 +91,17 @@ class LmoConfig:
     link_mass: float = 0.0
     torque_noise: float = 0.0
     sensor_lag_share: float = 0.0
-    push_m_s: float = 0.6
+    push_m_s: float = 0.8
+    shove_n: float = 120.0
+    shove_nm: float = 20.0
     hand_force_n: float = 35.0
     hand_force_share: float = 0.35
     redraw_s: tuple[float, float] = (2.0, 6.0)
     reversals: float = 0.0
-    slowest: float = 1.0
+    slowest: float = 0.5
     terms: tuple[str, ...] = STANDARD
     history: int = 1
+    odometry: OdometryConfig = OdometryConfig()
     rewards: tuple[tuple[str, float], ...] = REWARDS
     episode_s: float = 20.0
     harness: bool = True
@@ -106,7 +114,7 @@ class LmoConfig:
     entropy: float = 0.001
     desired_kl: float = 0.03
     initial_std: float = 0.6
-    shaping: ShapingConfig = ShapingConfig()
+    shaping: ShapingConfig = ShapingConfig(rests=True)
 
 
 def lmo_g1() -> LmoConfig:
@@ -115,22 +123,22 @@ def lmo_g1() -> LmoConfig:
 
 
 def lmo_g1_stage2() -> LmoConfig:
-    """Return the second stage: start it from a run of `lmo_g1`. Wider everything, and drift counts."""
+    """Return the second stage: start it from a run of `lmo_g1`. Wider everything."""
     return replace(
         LmoConfig(),
-        heights_m=(0.45, 0.76),
         variants=32,
         friction=(0.3, 1.5),
-        torso_kg=(-2.0, 5.0),
-        wrist_kg=(0.0, 4.0),
+        torso_kg=(-3.0, 5.0),
+        wrist_kg=(0.0, 5.0),
         link_mass=0.1,
         torque_noise=0.03,
-        sensor_lag_share=0.4,
-        push_m_s=0.9,
+        sensor_lag_share=0.3,
+        push_m_s=1.2,
+        shove_n=180.0,
+        shove_nm=35.0,
         hand_force_n=45.0,
         redraw_s=(1.5, 5.0),
         reversals=0.25,
-        slowest=0.5,
         harness=False,
         initial_std=0.45,
     )
@@ -138,7 +146,7 @@ def lmo_g1_stage2() -> LmoConfig:
 
 def lmo_x2() -> LmoConfig:
     """Return the first stage of the X2's legs: the G1's, with heights that the X2 can reach."""
-    return replace(lmo_g1(), heights_m=(0.48, 0.65))
+    return replace(lmo_g1(), heights_m=(0.45, 0.65))
 
 
 def lmo_x2_stage2() -> LmoConfig:
@@ -146,19 +154,14 @@ def lmo_x2_stage2() -> LmoConfig:
     return replace(lmo_g1_stage2(), heights_m=(0.45, 0.65))
 
 
-def lmo_g1_rest() -> LmoConfig:
-    """Return `lmo_g1` with a gait clock that rests while nothing is asked: begin it with a run of `lmo_g1`."""
-    return replace(LmoConfig(), shaping=ShapingConfig(rests=True), harness=False)
-
-
 def lmo_g1_no_direction() -> LmoConfig:
     """Return the ablation of `lmo_g1` without rows against drift (the paper's J_dir)."""
-    return replace(LmoConfig(), rewards=tuple(row for row in REWARDS if not row[0].startswith("drift")))
+    return replace(LmoConfig(), rewards=tuple(row for row in REWARDS if row[0].split("_")[0] not in ("drift", "place")))
 
 
 def lmo_g1_velocity() -> LmoConfig:
     """Return the baseline that tracks continuous velocities (tutorial 001, HOMIE-like) instead of flags."""
-    return replace(LmoConfig(), shaping=ShapingConfig(kind="velocity"))
+    return replace(LmoConfig(), shaping=ShapingConfig(kind="velocity", rests=True))
 
 
 def lmo_paper() -> LmoConfig:
@@ -170,6 +173,7 @@ def lmo_paper() -> LmoConfig:
         LmoConfig(),
         rewards=tuple((name, first) for name, first, _ in PAPER_REWARDS if first),
         terms=PAPER_TERMS,
+        shaping=ShapingConfig(),
         history=6,
         lift_rad=0.0,
         slowest=0.0,
@@ -226,7 +230,7 @@ def tiny(config: LmoConfig) -> LmoConfig:
 RECIPES = {
     recipe.__name__: recipe
     for recipe in (
-        lmo_g1, lmo_g1_rest, lmo_g1_stage2, lmo_g1_no_direction, lmo_g1_velocity, lmo_x2, lmo_x2_stage2, lmo_paper,
+        lmo_g1, lmo_g1_stage2, lmo_g1_no_direction, lmo_g1_velocity, lmo_x2, lmo_x2_stage2, lmo_paper,
         lmo_paper_stage2, lmo_tutorial_000, lmo_tutorial_000_stage2,
     )
 }  # fmt: skip

@@ -13,14 +13,15 @@ import numpy as np
 from wbvla.contract import load_contract
 from wbvla.lmo.command import STEP_S, CommandShaper, ShapingConfig
 from wbvla.lmo.observation import MAX_DQ
+from wbvla.lmo.odometry import OdometryConfig
 from wbvla.robots.base import Robot
 
 JOINTS, ACTIONS, ANY = -1, -2, 0
 # Width of each observation term: a number, one per joint that the term lists, one per action, or as written.
 TERMS = {
     "flags": 3, "v_ref": 3, "velocity_command": 3, "height_ref": 1, "height_command": 1, "standing": 1,
-    "base_velocity": 3, "gyro": 3, "gravity": 3, "q": JOINTS, "q_rad": JOINTS, "dq": JOINTS, "last_action": ACTIONS,
-    "q_lmo": ACTIONS, "dq_lmo": ACTIONS, "clock": ANY, "constant": ANY,
+    "base_velocity": 3, "pose_error": 3, "gyro": 3, "gravity": 3, "q": JOINTS, "q_rad": JOINTS, "dq": JOINTS,
+    "last_action": ACTIONS, "q_lmo": ACTIONS, "dq_lmo": ACTIONS, "clock": ANY, "constant": ANY,
 }  # fmt: skip
 HEIGHT_TERMS = {"height_ref", "height_command"}
 TERM_FIELDS = ("name", "width", "scale", "offset", "clip", "joints", "value", "offsets", "at_rest")
@@ -85,7 +86,7 @@ class Interface:
     height_range: np.ndarray
     shaping: ShapingConfig
     shaped: bool
-    velocity_filter: float
+    odometry: OdometryConfig
     feedforward: tuple[float, float] | None
     terms: tuple[Term, ...]
     history: History
@@ -126,7 +127,7 @@ def read_interface(path: Path, robot: Robot) -> Interface:
         action_clip=read.number("action_clip", 6.0), mask_arms=bool(c.get("mask_arms", False)),
         nominal_m=read.number("nominal_height_m"), shaping=shaping, shaped=shaped,
         height_range=read.numbers("height_range_m", c.get("height_range_m", list(robot.height_range_m)), 2),
-        velocity_filter=read.number("velocity_filter", 0.5),
+        odometry=read.odometry(),
         feedforward=(read.number("leg_m"), read.number("lift_rad")) if "lift_rad" in c else None,
         terms=tuple(read.term(f"observation[{i}]", row, order, len(owned)) for i, row in enumerate(rows)),
         history=read.history(),
@@ -188,6 +189,13 @@ class _Reader:
         except (TypeError, ValueError):
             raise self.wrong("shaping", given, "the fields of wbvla.lmo.command.ShapingConfig") from None
         return config, True
+
+    def odometry(self) -> OdometryConfig:
+        given = self.contract.get("odometry", {})
+        try:
+            return OdometryConfig(**{name: float(value) for name, value in given.items()})
+        except (AttributeError, TypeError, ValueError):
+            raise self.wrong("odometry", given, "numbers by the fields of OdometryConfig") from None
 
     def term(self, field: str, row: object, order: np.ndarray, actions: int) -> Term:
         if isinstance(row, list) and len(row) == 3:

@@ -15,7 +15,7 @@ import numpy as np
 from wbvla.lmo.bench.interface import Interface, Term, read_interface
 from wbvla.lmo.command import CommandShaper, feedforward, is_disturbed
 from wbvla.lmo.controller import open_session, weights_folder
-from wbvla.lmo.odometry import LegKinematics, base_velocity
+from wbvla.lmo.odometry import LegKinematics, Odometry, base_velocity
 from wbvla.robots.base import Robot
 
 BLOCK = 32  # rows of one inference: always the same, so that a world's numbers never depend on its batch
@@ -46,7 +46,7 @@ class Policy:
         """Begin an episode with n robots that stand."""
         i = self.interface
         self.shaper = CommandShaper(n, i.nominal_m, i.shaping)
-        self.action, self.velocity = np.zeros((n, len(i.owned))), np.zeros((n, 3))
+        self.action, self.odometry = np.zeros((n, len(i.owned))), Odometry(n, i.odometry)
         self._history: np.ndarray | None = None
         self.network.reset(n)
 
@@ -59,12 +59,13 @@ class Policy:
         flags = np.sign(velocity)
         self.shaper.goal = np.where(flags != 0, np.abs(velocity), self.shaper.goal)
         height = np.clip(command[:, 3], *i.height_range)
-        sample = base_velocity(*self.legs.feet(body.q[:, :12], body.dq[:, :12]), body.gyro, body.gravity)
-        self.velocity = self.velocity + i.velocity_filter * (sample - self.velocity)
+        feet = self.legs.feet(body.q[:, :12], body.dq[:, :12])
+        sample = base_velocity(*feet, body.gyro, body.gravity, i.odometry.level_m)
+        self.odometry.step(sample, body.gyro, body.gravity, self.shaper.v_ref if i.shaped else velocity)
         values = self._values(velocity, flags, height, body)
         frame = np.concatenate([_scaled(t, values[t.name](t)) for t in i.terms], axis=1, dtype=np.float32)
         self.action = np.clip(self.network(self._stack(frame)), -i.action_clip, i.action_clip)
-        self.shaper.step(flags, height, is_disturbed(self.velocity, body.gravity))
+        self.shaper.step(flags, height, is_disturbed(self.odometry, body.gravity))
         target = np.tile(i.default, (len(command), 1))
         target[:, i.owned] += i.action_scale * self.action
         if i.feedforward:
@@ -91,7 +92,8 @@ class Policy:
             "height_ref": lambda t: (shaper.height_ref if i.shaped else height)[:, None] - i.nominal_m,
             "height_command": lambda t: height[:, None],
             "standing": lambda t: 1.0 - moving,
-            "base_velocity": lambda t: self.velocity,
+            "base_velocity": lambda t: self.odometry.velocity,
+            "pose_error": lambda t: self.odometry.error,
             "gyro": lambda t: body.gyro,
             "gravity": lambda t: body.gravity,
             "q": lambda t: (q - i.default)[:, t.joints],
