@@ -148,6 +148,11 @@ class ClipMotion(ArmMotion):
         super().begin_at(mask, pose)
         self.playing[mask] = pose
 
+    @property
+    def ahead(self) -> np.ndarray:
+        """Where the arms are heading (n, 14), rad: a clip's pose now, or the goal."""
+        return np.where(self.plays[:, None], self._at_clip(), self.goal)
+
     def step(self, amplitude: np.ndarray) -> np.ndarray:
         """Advance 20 ms; return the targets (n, 14), rad.
 

@@ -55,6 +55,9 @@ class Step:
     air_s: np.ndarray  # (n, 2) how long a foot was in the air, in the step in which it lands; 0 otherwise
     foot_force: np.ndarray  # (n, 2, 3) of the ground on the feet, world axes, N; zeros unless a row needs it
     nominal_m: float  # pelvis height of the default pose
+    com_xy: np.ndarray  # (n, 2) centre of mass, world, m; zeros unless a row needs it
+    corner_xy: np.ndarray  # (n, 2, C, 2) the soles' corners, world, m
+    latent_size: np.ndarray  # (n,) length of the latent action; zeros without one
 
 
 CONTACT_M = 0.008
@@ -79,6 +82,14 @@ def _at_rest(s: Step) -> np.ndarray:
 def _tall(s: Step) -> np.ndarray:
     """Commanded within half a centimetre of the nominal height or above."""
     return s.height_ref >= s.nominal_m - 0.005
+
+
+def _inside_support(s: Step) -> np.ndarray:
+    """Distance of the centre of mass from the edge of the feet's convex hull, m, negative outside; 32 directions."""
+    angle = np.arange(32) * np.pi / 16
+    directions = np.stack([np.cos(angle), np.sin(angle)])
+    corners = s.corner_xy.reshape(len(s.height), -1, 2)
+    return ((corners @ directions).max(1) - s.com_xy @ directions).min(1)
 
 
 def _second_difference(s: Step) -> np.ndarray:
@@ -120,9 +131,10 @@ TERMS: dict[str, Callable[[Step], np.ndarray]] = {
     "stand_level": lambda s: ~s.moving * np.abs(s.foot_gap[:, 0]),
     "stand_still": lambda s: ~s.moving * np.clip(_square(s.velocity) + _square(s.gyro), 0, 4),
     "alive": lambda s: np.ones(len(s.height)),
-    "drift_xy": lambda s: np.exp(-_square(s.drift[:, :2]) / 0.004),
+    "drift_xy": lambda s: np.exp(-_square(s.drift[:, :2]) / 0.015),
     "drift_yaw": lambda s: np.exp(-(s.drift[:, 2] ** 2) / 0.006),
-    "place_xy": lambda s: np.exp(-_square(s.misplaced[:, :2]) / 0.01),
+    "place_xy": lambda s: np.exp(-_square(s.misplaced[:, :2]) / 0.02),
+    "place_error": lambda s: np.hypot(s.misplaced[:, 0], s.misplaced[:, 1]),  # pulls from far, where the kernel is flat
     "place_yaw": lambda s: np.exp(-(s.misplaced[:, 2] ** 2) / 0.02),
     "rest_speed": lambda s: _at_rest(s) * np.clip(_square(s.dq), 0, 60),
     "rest_action_rate": lambda s: _at_rest(s) * _square(s.action - s.last_action),
@@ -150,6 +162,17 @@ TERMS: dict[str, Callable[[Step], np.ndarray]] = {
     "tracking_ang_vel": lambda s: np.exp(-((s.gyro[:, 2] - s.v_ref[:, 2]) ** 2) / 0.25),
     "joint_torque": lambda s: _square(s.torque),
     "joint_tracking": lambda s: _square(s.target_error[:, :12]),
+    # Tutorial 003.
+    "orientation": lambda s: np.exp(-5 * _square(np.arctan2(s.gravity[:, :2], -s.gravity[:, 2:]))),
+    "angular_velocity": lambda s: np.exp(-2 * np.linalg.norm(s.gyro, axis=1)),
+    "linear_velocity": lambda s: np.exp(-4 * np.linalg.norm(s.velocity[:, :2] - s.v_ref[:, :2], axis=1)),
+    "foot_contact": lambda s: _contact(s).any(1),
+    "manipulation_support": lambda s: np.exp(
+        -3 * (np.abs(s.foot_gap[:, 1]) - 0.3 - 0.15 * np.tanh(s.latent_size / 10)) ** 2
+    ),
+    "com_stability": lambda s: np.clip(_inside_support(s), 0, 1),
+    "energy": lambda s: np.exp(-0.01 * _square(s.action)),
+    "action_smoothness": lambda s: np.exp(-5 * _square(s.action - s.last_action)),
 }
 
 
