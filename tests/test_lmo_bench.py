@@ -12,7 +12,7 @@ pytest.importorskip("mujoco")
 
 from wbvla.cli import main
 from wbvla.lmo.bench import accuracy, draw, follow, metrics, robust, run, stability, stage1, tour
-from wbvla.lmo.bench.arms import load_clip
+from wbvla.lmo.bench.arms import committed, load_clip
 from wbvla.lmo.bench.cell import Row, score, world_steps
 from wbvla.lmo.bench.draw import Push, Setting
 from wbvla.lmo.bench.model import NOMINAL, Body, Physics
@@ -106,7 +106,7 @@ def test_wear_counts_landings_and_torque_until_the_fall():
 # What is drawn.
 def setting(default=None):
     pose = ROBOT.array("default") if default is None else default
-    return Setting(ROBOT, pose, ROBOT.nominal_height_m, load_clip())
+    return Setting(ROBOT, pose, ROBOT.nominal_height_m, load_clip(committed("g1")))
 
 
 def test_a_push_keeps_its_impulse_at_any_length_and_time():
@@ -446,7 +446,7 @@ def short_rows(monkeypatch):
     """Two seconds of hard walking of five worlds: jumps, random bodies, noise, delay; by batches and threads."""
     policy = open_policy("", "", ROBOT)
     i = policy.interface
-    s = Setting(ROBOT, i.default, i.nominal_m, load_clip())
+    s = Setting(ROBOT, i.default, i.nominal_m, load_clip(committed("g1")))
     monkeypatch.setattr(robust, "HARD_S", 2.0)
     monkeypatch.setattr(robust, "JUMP_TIMES_S", (0.5,))
     cells = robust.cells()
@@ -499,7 +499,7 @@ def test_interruption_writes_nothing_and_says_so(tmp_path, monkeypatch, capsys):
 def test_a_policy_of_zeros_does_not_walk(tmp_path):
     zero = linear_policy(tmp_path, np.zeros((44, 12)), plain_contract(kp=40.0))
     policy = open_policy(zero, "", ROBOT)
-    s = Setting(ROBOT, policy.interface.default, 0.74, load_clip())
+    s = Setting(ROBOT, policy.interface.default, 0.74, load_clip(committed("g1")))
     cell = accuracy._speed("forward", 0.5)
     with Plant(ROBOT, Physics(), policy.interface.kp, policy.interface.kd, policy.interface.effort, 1) as plant:
         row = score(cell, plant, policy, s, 0, 2)
