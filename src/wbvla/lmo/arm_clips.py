@@ -1,7 +1,7 @@
 """Recorded arm motion for the legs' training: trajectory files and datasets in; arm targets (n, 14) at 50 Hz out.
 
-A trajectory file is an .npz with `arms_rad` (T, 14) and `fps` (the format of bench/arm_clip_g1.npz), or an .npy (T, 14) at
-50 Hz. A dataset is the folder of a LeRobot v3 recording of this project; each of its episodes is a trajectory.
+A trajectory file is an .npz with `arms_rad` (T, 14) and `fps` (as bench/arm_clip_g1.npz), or an .npy (T, 14) at 50 Hz.
+A dataset is the folder of a LeRobot v3 recording of this project; each of its episodes is a trajectory.
 """
 
 from __future__ import annotations
