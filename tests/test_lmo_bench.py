@@ -15,6 +15,7 @@ from wbvla.lmo.bench import accuracy, draw, follow, metrics, robust, run, stabil
 from wbvla.lmo.bench.arms import committed, load_clip
 from wbvla.lmo.bench.cell import Row, score, world_steps
 from wbvla.lmo.bench.draw import Push, Setting
+from wbvla.lmo.bench.interface import read_interface
 from wbvla.lmo.bench.model import NOMINAL, Body, Physics
 from wbvla.lmo.bench.plant import Plant
 from wbvla.lmo.bench.play import Trace
@@ -321,10 +322,11 @@ def test_terms_scale_offset_clip_mask_and_clock(tmp_path):
         {"name": "clock", "offsets": [0.0, 0.5], "at_rest": [9, 9, 9, 9]},
         {"name": "standing"},
         {"name": "constant", "width": 2, "value": [3.0, 4.0]},
-        {"name": "gravity"},
+        {"name": "gravity", "entries": [2, 0], "offset": [-1.0, 0.0]},
+        {"name": "clock", "offsets": [0.0, 0.5], "at_rest": [9, 9, 9, 7], "entries": [3]},
     ]
     contract = plain_contract(observation=terms, owned_by_lmo=["left_knee"] * 1, mask_arms=True, action_clip=100.0)
-    width = 1 + 1 + 1 + 4 + 1 + 2 + 3
+    width = 1 + 1 + 1 + 4 + 1 + 2 + 2 + 1
     contract["owned_by_lmo"] = plain_contract()["joints"][:width]  # the identity: actions are the observation
     contract["action_scale_rad"] = 1.0
     policy = open_policy(linear_policy(tmp_path, np.eye(width), contract), "", ROBOT)
@@ -337,6 +339,15 @@ def test_terms_scale_offset_clip_mask_and_clock(tmp_path):
     np.testing.assert_allclose(seen[:, 2], elbow, atol=1e-6)
     np.testing.assert_allclose(seen[:, 3:7], [[9, 9, 9, 9], [0, 0, 1, -1]], atol=1e-6)
     np.testing.assert_allclose(seen[:, 7:10], [[1, 3, 4], [0, 3, 4]], atol=1e-6)
+    gravity = some_body(2).gravity
+    np.testing.assert_allclose(seen[:, 10:12], np.column_stack([gravity[:, 2] + 1, gravity[:, 0]]), atol=1e-6)
+    np.testing.assert_allclose(seen[:, 12], [7, -1], atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "width"), [("holosoma_ppo", 100), ("unitree_rl_lab", 480)])
+def test_the_contracts_of_public_policies_are_readable(name, width, repo_root):
+    interface = read_interface(repo_root / "docs" / "contracts" / f"{name}.json", ROBOT)
+    assert interface.width == width and len(interface.owned) == 29 and not interface.follows_height
 
 
 @pytest.mark.parametrize(

@@ -131,9 +131,11 @@ def lmo_g1() -> LmoConfig:
 
 
 def lmo_g1_stage2() -> LmoConfig:
-    """Return the second stage: start it from a run of `lmo_g1`. Wider everything."""
+    """Return the second stage: start it from a run of `lmo_g1`. Wider everything, larger batches, less exploration."""
     return replace(
         LmoConfig(),
+        worlds=256,
+        steps_per_update=32,
         variants=32,
         friction=(0.3, 1.5),
         torso_kg=(-3.0, 5.0),
@@ -148,7 +150,7 @@ def lmo_g1_stage2() -> LmoConfig:
         redraw_s=(1.5, 5.0),
         reversals=0.25,
         harness=False,
-        initial_std=0.45,
+        initial_std=0.35,
     )
 
 
@@ -162,14 +164,33 @@ def lmo_x2_stage2() -> LmoConfig:
     return replace(lmo_g1_stage2(), heights_m=(0.45, 0.65))
 
 
+def lmo_g1_only_stage2() -> LmoConfig:
+    """Return the ablation without stage I: `lmo_g1_stage2` from the start, in the harness."""
+    return replace(lmo_g1_stage2(), harness=True, initial_std=LmoConfig().initial_std)
+
+
 def lmo_g1_no_direction() -> LmoConfig:
     """Return the ablation of `lmo_g1` without rows against drift (the paper's J_dir)."""
-    return replace(LmoConfig(), rewards=tuple(row for row in REWARDS if row[0].split("_")[0] not in ("drift", "place")))
+    return _without_direction(lmo_g1())
+
+
+def lmo_g1_stage2_no_direction() -> LmoConfig:
+    """Return the second stage of `lmo_g1_no_direction`."""
+    return _without_direction(lmo_g1_stage2())
+
+
+def _without_direction(config: LmoConfig) -> LmoConfig:
+    return replace(config, rewards=tuple(r for r in config.rewards if r[0].split("_")[0] not in ("drift", "place")))
 
 
 def lmo_g1_velocity() -> LmoConfig:
     """Return the baseline that tracks continuous velocities (tutorial 001, HOMIE-like) instead of flags."""
-    return replace(LmoConfig(), shaping=ShapingConfig(kind="velocity", rests=True))
+    return replace(lmo_g1(), shaping=ShapingConfig(kind="velocity", rests=True))
+
+
+def lmo_g1_stage2_velocity() -> LmoConfig:
+    """Return the second stage of `lmo_g1_velocity`."""
+    return replace(lmo_g1_stage2(), shaping=ShapingConfig(kind="velocity", rests=True))
 
 
 def lmo_paper() -> LmoConfig:
@@ -270,7 +291,8 @@ def tiny(config: LmoConfig) -> LmoConfig:
 RECIPES = {
     recipe.__name__: recipe
     for recipe in (
-        lmo_g1, lmo_g1_stage2, lmo_g1_no_direction, lmo_g1_velocity, lmo_x2, lmo_x2_stage2, lmo_paper,
+        lmo_g1, lmo_g1_stage2, lmo_g1_only_stage2, lmo_g1_no_direction, lmo_g1_stage2_no_direction, lmo_g1_velocity,
+        lmo_g1_stage2_velocity, lmo_x2, lmo_x2_stage2, lmo_paper,
         lmo_paper_stage2, lmo_tutorial_000, lmo_tutorial_000_stage2, lmo_tutorial_003,
     )
 }  # fmt: skip

@@ -193,4 +193,4 @@ def open_policy(policy: str, contract: str, robot: Robot) -> Policy:
 
 
 def _scaled(t: Term, value: np.ndarray) -> np.ndarray:
-    return np.clip(value - t.offset, -t.clip, t.clip) * t.scale
+    return np.clip(value[:, t.entries] - t.offset, -t.clip, t.clip) * t.scale
