@@ -133,7 +133,7 @@ TERMS: dict[str, Callable[[Step], np.ndarray]] = {
     "alive": lambda s: np.ones(len(s.height)),
     "drift_xy": lambda s: np.exp(-_square(s.drift[:, :2]) / 0.015),
     "drift_yaw": lambda s: np.exp(-(s.drift[:, 2] ** 2) / 0.006),
-    "place_xy": lambda s: np.exp(-_square(s.misplaced[:, :2]) / 0.02),
+    "place_xy": lambda s: np.exp(-_square(s.misplaced[:, :2]) / 0.01),
     "place_error": lambda s: np.hypot(s.misplaced[:, 0], s.misplaced[:, 1]),  # pulls from far, where the kernel is flat
     "place_yaw": lambda s: np.exp(-(s.misplaced[:, 2] ** 2) / 0.02),
     "rest_speed": lambda s: _at_rest(s) * np.clip(_square(s.dq), 0, 60),
