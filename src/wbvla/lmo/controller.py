@@ -91,7 +91,8 @@ class LmoController:
         sample = base_velocity(*feet, gyro, gravity, self.odometry.config.level_m)
         self.odometry.step(sample, gyro, gravity, self.shaper.v_ref)
         terms = {
-            "flags": flags, "v_ref": self.shaper.v_ref, "height_ref": self.shaper.height_ref[:, None],
+            "flags": flags, "v_ref": self.odometry.steer(self.shaper.v_ref),
+            "height_ref": self.shaper.height_ref[:, None],
             "base_velocity": self.odometry.velocity, "gyro": gyro, "gravity": gravity, "q": q[None], "dq": dq[None],
             "last_action": self.action, "clock": self.shaper.clock(), "pose_error": self.odometry.error,
         }  # fmt: skip

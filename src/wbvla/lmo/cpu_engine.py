@@ -351,7 +351,8 @@ class CpuEngine:
         self.yaw_rate += 0.08 * (self.qvel[:, 5] - self.yaw_rate)
         v = self.in_heading_frame(self.qvel[:, :3])
         moved = np.stack([v[:, 0], v[:, 1], self.qvel[:, 5]], axis=1)
-        self.drift += DRIFT_FILTER * (moved - self.shaper.v_ref - self.drift)
+        v_ref = self.odometry.steer(self.shaper.v_ref)  # as the policy saw it
+        self.drift += DRIFT_FILTER * (moved - v_ref - self.drift)
         self.misplaced = pose_error(self.misplaced, self.shaper.v_ref, v, moved[:, 2], self.config.odometry)
         vel, tilt, yaws, pos = [], [], [], []
         for side in ("left", "right"):
@@ -370,7 +371,7 @@ class CpuEngine:
         torque = self.kp * (applied - q) - self.kd * dq
         return Step(
             velocity=v, drift=self.drift, misplaced=self.misplaced, yaw_rate=self.yaw_rate, gyro=self.qvel[:, 3:6],
-            gravity=self.gravity, height=self.height_above_ground, v_ref=self.shaper.v_ref,
+            gravity=self.gravity, height=self.height_above_ground, v_ref=v_ref,
             height_ref=self.shaper.height_ref,
             moving=self.shaper.moving, swing=self.shaper.swing(), foot_z=foot_z, foot_vel=np.stack(vel, 1),
             foot_tilt=np.stack(tilt, 1), foot_gap=self.in_heading_frame(pos[0] - pos[1])[:, :2],
@@ -450,7 +451,7 @@ class CpuEngine:
         self.disturbed = is_disturbed(self.odometry, seen["gravity"])
         terms = {
             "flags": self.flags,
-            "v_ref": self.shaper.v_ref,
+            "v_ref": self.odometry.steer(self.shaper.v_ref),
             "height_ref": self.shaper.height_ref[:, None],
             "base_velocity": self.odometry.velocity,
             "pose_error": self.odometry.error,

@@ -109,7 +109,7 @@ class LmoConfig:
     slowest: float = 0.5
     terms: tuple[str, ...] = STANDARD
     history: int = 1
-    odometry: OdometryConfig = OdometryConfig()
+    odometry: OdometryConfig = OdometryConfig(steer_per_s=0.8)
     rewards: tuple[tuple[str, float], ...] = REWARDS
     episode_s: float = 20.0
     harness: bool = True

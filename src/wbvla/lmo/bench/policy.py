@@ -87,7 +87,7 @@ class Policy:
 
         return {
             "flags": lambda t: flags,
-            "v_ref": lambda t: shaper.v_ref if i.shaped else velocity,
+            "v_ref": lambda t: self.odometry.steer(shaper.v_ref if i.shaped else velocity),
             "velocity_command": lambda t: velocity,
             "height_ref": lambda t: (shaper.height_ref if i.shaped else height)[:, None] - i.nominal_m,
             "height_command": lambda t: height[:, None],
