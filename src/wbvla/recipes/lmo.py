@@ -183,6 +183,11 @@ def _without_direction(config: LmoConfig) -> LmoConfig:
     return replace(config, rewards=tuple(r for r in config.rewards if r[0].split("_")[0] not in ("drift", "place")))
 
 
+def lmo_g1_latent() -> LmoConfig:
+    """Return `lmo_g1` that also observes the latent action: the legs know what the arms are about to do."""
+    return replace(lmo_g1(), terms=(*STANDARD, "latent"))
+
+
 def lmo_g1_velocity() -> LmoConfig:
     """Return the baseline that tracks continuous velocities (tutorial 001, HOMIE-like) instead of flags."""
     return replace(lmo_g1(), shaping=ShapingConfig(kind="velocity", rests=True))
@@ -292,7 +297,7 @@ RECIPES = {
     recipe.__name__: recipe
     for recipe in (
         lmo_g1, lmo_g1_stage2, lmo_g1_only_stage2, lmo_g1_no_direction, lmo_g1_stage2_no_direction, lmo_g1_velocity,
-        lmo_g1_stage2_velocity, lmo_x2, lmo_x2_stage2, lmo_paper,
+        lmo_g1_stage2_velocity, lmo_g1_latent, lmo_x2, lmo_x2_stage2, lmo_paper,
         lmo_paper_stage2, lmo_tutorial_000, lmo_tutorial_000_stage2, lmo_tutorial_003,
     )
 }  # fmt: skip
