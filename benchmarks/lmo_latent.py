@@ -34,7 +34,7 @@ def train(recipe: str, steps: int, seed: int, out: Path) -> Path:
 
 
 def lunge(recipe: str, folder: Path) -> dict[str, float | None]:
-    """Return the share of standing robots that falls, and the sway of the others, m, while both arms lunge and return."""
+    """Return the share of standing robots that falls, and the sway of the others, m, while their arms lunge."""
     from wbvla.lmo.controller import load_policy
     from wbvla.lmo.cpu_engine import CpuEngine
     from wbvla.recipes.lmo import get_recipe
