@@ -44,7 +44,7 @@ class ShapingConfig:
             raise ValueError(f"shaping kind: got {self.kind!r}, expected one of {', '.join(SHAPINGS)}")
 
 
-DISTURBED_M_S, DISTURBED_TILT, ALARM_STEPS = 0.25, 0.2, 40
+DISTURBED_M_S, DISTURBED_TILT, ALARM_STEPS = 0.18, 0.15, 40
 MISPLACED_M, MISPLACED_RAD = 0.15, 0.2
 
 

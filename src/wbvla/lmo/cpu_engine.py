@@ -117,7 +117,7 @@ class CpuEngine:
         self.age = np.zeros(worlds, int)  # steps since the reset; episode_steps starts anywhere to spread the resets
         self.max_steps = int(config.episode_s / STEP_S)
         self.harness = 0.0
-        self.level = np.zeros(worlds)  # each world's share of heights, arms, pushes and hand forces, 0 to 1
+        self.level = np.zeros(worlds)  # how hard each world is, 0 to 1: share of pushes and hand forces, see `opened`
         self.actions = np.zeros((3, worlds, robot.n_lmo))  # newest first
         self.targets = np.zeros((worlds, robot.n_lmo))
         self.delayed = np.ones(worlds, bool)
@@ -188,6 +188,11 @@ class CpuEngine:
         """Pelvis above the ground below it, (n,), m."""
         return self.qpos[:, 2] - self.ground(self.qpos[:, :2])
 
+    @property
+    def opened(self) -> np.ndarray:
+        """Share of arm motion, heights and start poses, (n,): all from level 0.5 on, above it only pushes grow."""
+        return np.minimum(1.0, 2 * self.level) if self.training else self.level
+
     def set_harness(self, strength: float) -> None:
         """Set the assist forces, 0 to 1; rotational damping is implicit (an explicit torque explodes)."""
         self.harness = strength
@@ -204,7 +209,7 @@ class CpuEngine:
         qpos[:, 2], qpos[:, 3], qpos[:, 7:] = self.robot.height_range_m[1], 1.0, self.default
         if self.training:
             qpos[:, 2] += 0.01
-            self._pose(qpos, self.level[mask])
+            self._pose(qpos, self.opened[mask])
             qpos[:, 2] += self.config.roughness_m
             qpos[:, 4:6] = self.rng.uniform(-0.05, 0.05, (k, 2))
             qpos[:, 3:7] /= np.linalg.norm(qpos[:, 3:7], axis=1, keepdims=True)
@@ -251,7 +256,7 @@ class CpuEngine:
         k = int(mask.sum())
         if k:
             flags, self.height[mask] = command_sample(
-                self.rng, self.level[mask], self.config, self.robot.nominal_height_m
+                self.rng, self.opened[mask], self.config, self.robot.nominal_height_m
             )
             back = self.rng.random((k, 1)) < self.config.reversals
             self.flags[mask] = np.where(back & self.flags[mask].any(1, keepdims=True), -self.flags[mask], flags)
@@ -271,7 +276,7 @@ class CpuEngine:
         applied = np.where(self.delayed[:, None], self.targets, targets)
         self.targets = targets
         self._control[:, :, : self.robot.n_lmo] = applied[:, None]
-        self._control[:, :, self.robot.n_lmo : self.nu] = self.arms.step(self.level)[:, None]
+        self._control[:, :, self.robot.n_lmo : self.nu] = self.arms.step(self.opened)[:, None]
         self._external_forces()
         self._physics()
         step = self._measure(applied)

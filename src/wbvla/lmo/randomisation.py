@@ -97,7 +97,7 @@ def command_sample(rng: np.random.Generator, level: np.ndarray, config: LmoConfi
 
 
 class ArmMotion:
-    """Smooth random arm targets: new goals every 0.6-3 s, approached at 0.5-3 rad/s, up to 60 % of the joint range.
+    """Smooth random arm targets: new goals every 0.6-3 s, approached at 0.5-4 rad/s, up to 60 % of the joint range.
 
     Half of the goals are symmetric, as when both hands hold one thing; a third of them reach forward.
     """
@@ -140,7 +140,7 @@ class ArmMotion:
             drawn[both, :7] = drawn[both][:, self._mirror[0]] * self._mirror[1]
             size = np.broadcast_to(amplitude, self.n)[new, None] * np.sqrt(self.rng.random((k, 1)))
             self.goal[new] = self.default + (drawn - self.default) * size
-            self.speed[new], self.left[new] = self.rng.uniform(0.5, 3.0, k), self.rng.integers(30, 150, k)
+            self.speed[new], self.left[new] = self.rng.uniform(0.5, 4.0, k), self.rng.integers(30, 150, k)
         limit = (self.speed * STEP_S)[:, None]
         self.target = self.target + np.clip(self.goal - self.target, -limit, limit)
         return self.target
