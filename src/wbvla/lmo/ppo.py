@@ -138,7 +138,7 @@ class Trainer:
             "steps": self.steps, "updates": self.updates, "length": sum(lengths) / max(1, len(lengths)),
             "harness": self.curriculum.harness, "level": float(self.env.level.mean()),
             "std": float(self.alg.actor.output_std.detach().mean()), "lr": self.alg.learning_rate,
-            **{f"loss_{k}": v for k, v in losses.items()}, **rows,
+            **{f"loss_{k}": v for k, v in losses.items()}, **{k: float(v) for k, v in rows.items()},
         }  # fmt: skip
 
     def evaluate(self, worlds: int = 4, **options) -> dict:
