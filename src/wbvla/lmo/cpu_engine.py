@@ -242,11 +242,11 @@ class CpuEngine:
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Advance 20 ms. action: (n, n_lmo). Returns reward (n,), terminated (n,) bool, timed out (n,) bool."""
-        applied = self._act(action)
+        applied = self.act(action)
         self._physics()
-        return self._judge(applied)
+        return self.judge(applied)
 
-    def _act(self, action: np.ndarray) -> np.ndarray:
+    def act(self, action: np.ndarray) -> np.ndarray:
         """Set the controls and forces of a step; return the joint targets that the worlds' delays let through."""
         self.actions[2], self.actions[1] = self.actions[1], self.actions[0]
         self.actions[0] = self.xp.clip(action, -6, 6)
@@ -263,7 +263,7 @@ class CpuEngine:
         self._external_forces()
         return applied
 
-    def _judge(self, applied: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def judge(self, applied: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Reward what the physics did, then begin new commands, disturbances and episodes where due."""
         step = self._measure(applied)
         rows = rewards(step, self.config.rewards)

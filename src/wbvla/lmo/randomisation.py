@@ -19,7 +19,15 @@ NET_FORCE = 3  # MuJoCo's code for a contact sensor that sums the forces of all 
 
 
 def flat_ground(robot: Robot, physics_s: float, foot_force: bool = False) -> mujoco.MjModel:
-    """Compile the robot on an endless floor, feet against the floor only; `foot_force` adds its contact force."""
+    """Compile the robot on an endless floor, see `flat_ground_spec`."""
+    spec = flat_ground_spec(robot, physics_s, foot_force)
+    # A diverged world must be seen, not quietly put back to its start.
+    spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+    return spec.compile()
+
+
+def flat_ground_spec(robot: Robot, physics_s: float, foot_force: bool = False) -> mujoco.MjSpec:
+    """Put the robot on an endless floor, feet against the floor only; `foot_force` adds its contact force."""
     spec = robot.build(feet="spheres", collisions="feet", timestep_s=physics_s)
     floor = mujoco.mjtGeom.mjGEOM_PLANE
     spec.worldbody.add_geom(name="floor", type=floor, size=[0, 0, 0.05], contype=1, conaffinity=2)
@@ -31,9 +39,12 @@ def flat_ground(robot: Robot, physics_s: float, foot_force: bool = False) -> muj
                 objname=f"{side}_ankle_roll_link", intprm=[what, NET_FORCE, 1],
             )  # fmt: skip
     spec.option.iterations, spec.option.ls_iterations = 4, 8
-    # A diverged world must be seen, not quietly put back to its start.
-    spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
-    return spec.compile()
+    return spec
+
+
+def needs_foot_force(config: LmoConfig) -> bool:
+    """Tell whether a reward row reads the ground's force on the feet."""
+    return "foot_stumble" in dict(config.rewards)
 
 
 def model_variants(robot: Robot, config: LmoConfig, rng: np.random.Generator | None) -> list[mujoco.MjModel]:
@@ -41,7 +52,7 @@ def model_variants(robot: Robot, config: LmoConfig, rng: np.random.Generator | N
 
     Ranges are the configuration's.
     """
-    foot_force = "foot_stumble" in dict(config.rewards)
+    foot_force = needs_foot_force(config)
     models = [flat_ground(robot, config.physics_s, foot_force)]
     for i in range(1, config.variants if rng is not None else 1):
         severity = i / (config.variants - 1)  # of loads: some worlds are to be easy
