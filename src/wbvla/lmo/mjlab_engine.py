@@ -6,9 +6,10 @@ Every world has one of the CPU engine's model variants, written into per-world f
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
-from mjlab.sim import MujocoCfg, Simulation, SimulationCfg
 
 from wbvla.lmo.command import STEP_S
 from wbvla.lmo.cpu_engine import CpuEngine, Diverged
@@ -16,6 +17,9 @@ from wbvla.lmo.randomisation import flat_ground_spec, model_variants, needs_foot
 from wbvla.lmo.torch_arrays import TorchArrays, TorchRandom
 from wbvla.recipes.lmo import LmoConfig
 from wbvla.robots.base import Robot
+
+if TYPE_CHECKING:  # mjlab imports our tasks, and they this module, when it is imported first
+    from mjlab.sim import Simulation, SimulationCfg
 
 # What differs between model variants, with what MuJoCo derives from it, and the damping that the harness sets.
 PER_WORLD = (
@@ -30,6 +34,8 @@ def simulation_config(config: LmoConfig) -> SimulationCfg:
 
     The solver has more iterations: worlds end theirs together with the slowest, and 10 were seen to converge.
     """
+    from mjlab.sim import MujocoCfg, SimulationCfg
+
     physics = MujocoCfg(
         timestep=config.physics_s, iterations=10, ls_iterations=20, integrator="implicitfast", cone="pyramidal"
     )
@@ -57,6 +63,8 @@ class MjlabEngine(CpuEngine):
         super().__init__(robot, config, worlds, seed)
 
     def _build(self, seed: int, threads: int) -> None:
+        from mjlab.sim import Simulation
+
         self.models = model_variants(self.robot, self.config, np.random.default_rng(seed))
         m = self.model = self.models[0]
         if self.sim is None:

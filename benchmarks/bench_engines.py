@@ -1,0 +1,89 @@
+"""Compare the CPU engine of the legs' training with raw MuJoCo-Warp and the mjlab engine, all on this machine's CPU.
+
+In: nothing; needs the extras train, sim and mjlab. Out: one JSON line on stdout with steps a second (20 ms of one world)
+and the CPU engine's ratio to each of the others. Same model, time step, substeps, solver iterations and collisions.
+Run: .venv/bin/python benchmarks/bench_engines.py
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from wbvla import __version__
+from wbvla.lmo.cpu_engine import CpuEngine
+from wbvla.lmo.mjlab_engine import MjlabEngine
+from wbvla.recipes.lmo import get_recipe
+from wbvla.robots import get_robot
+
+WORLDS, STEPS, ROUNDS, THREADS = 128, 25, 5, 2
+
+
+def engine_step(engine: CpuEngine) -> Callable[[], None]:
+    """Return a step of a training engine under small random actions, with observations and rewards."""
+    rng = np.random.default_rng(0)
+
+    def step() -> None:
+        engine.observe()
+        engine.step(engine.xp.asarray(rng.normal(scale=0.3, size=(engine.n, engine.robot.n_lmo))))
+
+    return step
+
+
+def raw_step(engine: MjlabEngine) -> Callable[[], None]:
+    """Return a step of the physics alone: MuJoCo-Warp holding the default pose."""
+    import mujoco_warp
+
+    engine.write()
+    engine.sim.data.ctrl[:] = engine.default
+    model, data = engine.sim.wp_model, engine.sim.wp_data
+
+    def step() -> None:
+        for _ in range(engine.config.substeps):
+            mujoco_warp.step(model, data)
+
+    return step
+
+
+def steps_per_s(step: Callable[[], None]) -> float:
+    """Return steps a second over all worlds."""
+    start = time.perf_counter()
+    for _ in range(STEPS):
+        step()
+    return WORLDS * STEPS / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(THREADS)
+    robot, recipe = get_robot("g1"), get_recipe("lmo_g1")
+    cpu = CpuEngine(robot, recipe, WORLDS, 0, THREADS)
+    warp, mjlab = MjlabEngine(robot, recipe, WORLDS, 0), MjlabEngine(robot, recipe, WORLDS, 0)
+    for engine in (warp, mjlab):
+        option, same = engine.sim.wp_model.opt, cpu.model.opt
+        option.iterations, option.ls_iterations = same.iterations, same.ls_iterations
+    steps = {"cpu_engine": engine_step(cpu), "mujoco_warp": raw_step(warp), "mjlab_engine": engine_step(mjlab)}
+    for step in steps.values():
+        step()  # compiles kernels
+    rounds = [{name: steps_per_s(step) for name, step in steps.items()} for _ in range(ROUNDS)]
+    best = {name: max(figures[name] for figures in rounds) for name in steps}
+    report = {
+        "benchmark": "engines",
+        "wbvla": __version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 1),
+        "method": f"G1, {WORLDS} worlds, {recipe.substeps} x {1e3 * recipe.physics_s:g} ms, feet on the floor, "
+        f"best of {ROUNDS} interleaved rounds of {STEPS} steps, {THREADS} threads (MuJoCo-Warp uses one on a CPU)",
+        "steps_per_s": {name: round(figure) for name, figure in best.items()},
+        "cpu_engine_is_faster_by": {
+            name: round(best["cpu_engine"] / best[name], 1) for name in ("mujoco_warp", "mjlab_engine")
+        },
+    }
+    print(json.dumps(report))
