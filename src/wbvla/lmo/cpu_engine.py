@@ -69,20 +69,18 @@ class CpuEngine:
     ):
         self.actuator: ActuatorState | None = None
         if config.actuator:
-            self.actuator = ActuatorState(ActuatorNet.load(config.actuator, robot.joints), worlds)
-            rate = self.actuator.net.rate_hz
-            config = replace(config, physics_s=1 / rate, substeps=self.actuator.substeps)
+            net = ActuatorNet.load(config.actuator, robot.joints)
+            self.actuator = ActuatorState(net, worlds, self.xp)
+            config = replace(config, physics_s=1 / net.rate_hz, substeps=self.actuator.substeps)
         self.robot, self.config, self.n, self.training = robot, config, worlds, training
         self._build(seed, threads)
         self._begin()
 
     def _build(self, seed: int, threads: int) -> None:
         """Make the random generator, the models and the arrays of the physics."""
-        robot, config, worlds, training = self.robot, self.config, self.n, self.training
+        config, worlds, training = self.config, self.n, self.training
         self.rng = np.random.default_rng(seed)
-        self.models = model_variants(robot, config, self.rng if training else None)
-        for model in self.models if self.actuator is not None else ():
-            use_torque(model, robot.array("kp"))
+        self.models = self._variants(self.rng if training else None)
         m = self.model = self.models[0]
         self.model_of_world = [self.models[i % len(self.models)] for i in range(worlds)]
         self.datas = [mujoco.MjData(m) for _ in range(threads)]
@@ -97,6 +95,12 @@ class CpuEngine:
         self._sensor_slice = {
             m.sensor(i).name: slice(m.sensor_adr[i], m.sensor_adr[i] + m.sensor_dim[i]) for i in range(m.nsensor)
         }
+
+    def _variants(self, rng: np.random.Generator | None) -> list[mujoco.MjModel]:
+        models = model_variants(self.robot, self.config, rng)
+        for model in models if self.actuator is not None else ():
+            use_torque(model, self.robot.array("kp"))
+        return models
 
     def _begin(self) -> None:
         """Make the task's arrays and the first episodes."""

@@ -13,7 +13,7 @@ import torch
 
 from wbvla.lmo.command import STEP_S
 from wbvla.lmo.cpu_engine import CpuEngine, Diverged
-from wbvla.lmo.randomisation import flat_ground_spec, model_variants, needs_foot_force
+from wbvla.lmo.randomisation import flat_ground_spec, needs_foot_force
 from wbvla.lmo.torch_arrays import TorchArrays, TorchRandom
 from wbvla.recipes.lmo import LmoConfig
 from wbvla.robots.base import Robot
@@ -47,31 +47,24 @@ class MjlabEngine(CpuEngine):
 
     Args:
         simulation: mjlab's, of a model that `flat_ground_spec` describes; a new one when left out.
-
-    Raises:
-        ValueError: the recipe has an actuator network, which this engine does not run.
     """
 
     def __init__(
         self, robot: Robot, config: LmoConfig, worlds: int, seed: int, simulation: Simulation | None = None
     ) -> None:
-        if config.actuator:
-            raise ValueError(
-                f"actuator: got {config.actuator}, but the mjlab engine has the joints' PD only; use --engine cpu"
-            )
         self.sim = simulation
+        device = simulation.device if simulation else "cuda:0" if torch.cuda.is_available() else "cpu"
+        self.xp = TorchArrays(device)
         super().__init__(robot, config, worlds, seed)
 
     def _build(self, seed: int, threads: int) -> None:
         from mjlab.sim import Simulation
 
-        self.models = model_variants(self.robot, self.config, np.random.default_rng(seed))
+        self.models, xp = self._variants(np.random.default_rng(seed)), self.xp
         m = self.model = self.models[0]
         if self.sim is None:
-            device = "cuda:0" if torch.cuda.is_available() else "cpu"
             spec = flat_ground_spec(self.robot, self.config.physics_s, needs_foot_force(self.config))
-            self.sim = Simulation(self.n, simulation_config(self.config), spec=spec, device=device)
-        xp = self.xp = TorchArrays(self.sim.device)
+            self.sim = Simulation(self.n, simulation_config(self.config), spec=spec, device=str(xp.device))
         self.rng = TorchRandom(seed, xp.device)
         self.model_of_world = [self.models[i % len(self.models)] for i in range(self.n)]
         variant = xp.arange(self.n) % len(self.models)
@@ -103,8 +96,10 @@ class MjlabEngine(CpuEngine):
         MuJoCo-Warp counts the damping of a floating base's single directions in its implicit integration, but not as
         a force: that is added here.
         """
-        data = self.sim.data
-        data.ctrl[:] = self._control[:, 0, : self.nu]
+        data, control = self.sim.data, self._control[:, 0, : self.nu]
+        if self.actuator is not None:
+            control = self.actuator.step(control - data.qpos[:, 7:], data.qvel[:, 6:])
+        data.ctrl[:] = control
         data.qfrc_applied[:] = self._control[:, 0, self.nu :]
         if self.harness > 0:
             data.qfrc_applied[:, 3:6] -= self.sim.model.dof_damping[:, 3:6] * data.qvel[:, 3:6]

@@ -56,6 +56,12 @@ class Legs(ActionTerm):
         super().__init__(cfg, env)
         seed = env.cfg.seed or 0
         self.engine = MjlabEngine(get_robot(cfg.robot), cfg.recipe, env.num_envs, seed, env.sim)
+        c = self.engine.config
+        if (c.physics_s, c.substeps) != (env.physics_dt, env.cfg.decimation):
+            raise ValueError(
+                f"recipe: got {c.substeps} physics steps of {c.physics_s} s, expected {env.cfg.decimation} of "
+                f"{env.physics_dt} s, the task's; train with `wbvla lmo train --engine mjlab`"
+            )
         self.curriculum = Curriculum(cfg.recipe.harness)
         self.engine.set_harness(self.curriculum.harness)
         self.steps = 0
