@@ -193,6 +193,34 @@ def walks(folder: Path) -> bool:
 
 
 @pytest.mark.slow
+def test_mjlabs_environment_steps_as_the_engine_does_alone():
+    from mjlab.envs import ManagerBasedRlEnv
+
+    from wbvla.lmo.mjlab_engine import MjlabEngine
+    from wbvla.lmo.mjlab_tasks import environment
+
+    recipe = get_recipe("lmo_g1_stage2_tiny")
+    config = environment("g1", recipe, worlds=8)
+    config.seed = 5
+    env, engine = ManagerBasedRlEnv(config, device="cpu"), MjlabEngine(ROBOT, recipe, 8, 5)
+    seen, _ = env.reset()
+    engine.episode_steps[:4] = engine.max_steps - 3  # some worlds begin anew on the way
+    env.action_manager.get_term("legs").engine.episode_steps[:4] = engine.max_steps - 3
+    generator = torch.Generator().manual_seed(0)
+    ended = 0
+    for _ in range(6):
+        for name, alone in zip(("actor", "critic"), engine.observe()):
+            assert (seen[name] - alone).abs().max() < 0.02
+        action = 0.3 * torch.randn(8, 15, generator=generator)
+        seen, reward, fallen, timed_out, _ = env.step(action)
+        reward_alone, fallen_alone, timed_out_alone = engine.step(action)
+        assert (reward - reward_alone).abs().max() < 1e-2
+        assert fallen.equal(fallen_alone) and timed_out.equal(timed_out_alone)
+        ended += int(timed_out.sum())
+    assert ended == 4
+
+
+@pytest.mark.slow
 def test_mjlabs_launcher_trains_a_task_and_its_export_runs_on_the_robot(tmp_path):
     importlib.import_module("wbvla.lmo.mjlab_tasks")
     from mjlab.scripts.train import TrainConfig, launch_training

@@ -206,7 +206,7 @@ class Trainer:
         facts = _read_facts(earlier)
         if facts.get("robot") != self.robot.name:
             raise ValueError(f"init: {earlier} is of robot {facts.get('robot')!r}, expected {self.robot.name!r}")
-        tensors = load_file(earlier / "checkpoint.safetensors")
+        tensors = load_file(earlier / "checkpoint.safetensors", device=self.device)
         frames = {"actor": (facts["recipe"]["history"], self.config.history), "critic": (1, 1)}
         try:
             for name, network in (("actor", self.alg.actor), ("critic", self.alg.critic)):
@@ -281,7 +281,7 @@ def _fitted(given: dict[str, torch.Tensor], own: dict[str, torch.Tensor], theirs
     out = dict(given)
     for name in ("mlp.0.weight", "obs_normalizer._mean", "obs_normalizer._var", "obs_normalizer._std"):
         old = given[name]
-        new = torch.zeros(len(old), len(ours)) if name == "mlp.0.weight" else own[name].clone()
+        new = old.new_zeros(len(old), len(ours)) if name == "mlp.0.weight" else own[name].clone()
         new[:, list(at)] = old[:, list(found)]
         out[name] = new
     return out
