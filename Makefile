@@ -1,6 +1,7 @@
 # Each target works as the first command after git clone: it makes .venv first, then does its job.
 #   make setup   install everything into .venv          make demo    the whole chain, 15 minutes on two cores
 #   make test    the whole test suite                   make lint    ruff        make bench   benchmarks/*.py
+#   make train-legs   the legs from nothing: both stages and all scores, three hours on two cores
 
 SHELL := /bin/sh
 STAMP := .venv/.wbvla-installed
@@ -11,7 +12,7 @@ export MUJOCO_GL ?= egl
 export OMP_WAIT_POLICY ?= PASSIVE
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup demo test lint bench
+.PHONY: setup demo test lint bench train-legs
 .DEFAULT_GOAL := setup
 
 setup: $(STAMP)
@@ -32,3 +33,6 @@ lint: $(STAMP)
 
 bench: $(STAMP)
 	@set -e; for script in benchmarks/bench_*.py; do echo "== $$script"; .venv/bin/python $$script; done
+
+train-legs: $(STAMP)
+	.venv/bin/python scripts/train_legs.py $(ARGS)

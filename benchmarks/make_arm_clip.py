@@ -1,4 +1,4 @@
-"""Make src/wbvla/lmo/bench/arm_clip.npz: 60 s of two-handed work, at human speed, by inverse kinematics.
+"""Make src/wbvla/lmo/bench/arm_clip_ROBOT.npz: 60 s of two-handed work, at human speed, by inverse kinematics.
 
 python benchmarks/make_arm_clip.py
 The palms visit the places below in the pelvis frame on minimum jerk paths; `wbvla lmo bench --protocol stability`
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from wbvla.lmo.bench.arms import COMMITTED
+from wbvla.lmo.bench.arms import committed
 from wbvla.robots import get_robot
 from wbvla.sim.ik import ArmSolver
 
@@ -41,14 +41,31 @@ WORK = (
     (1.0, (0.33, 0.24, 0.24), (0.33, -0.24, 0.02)),
     (1.0, (0.33, 0.24, 0.02), (0.33, -0.24, 0.24)),
 )
-SECONDS = 60.0
+SECONDS, CHEST = 60.0, np.array([0.1, 0.0, 0.15])
+ROBOTS = ("g1", "x2")
 
 
 def main() -> None:
+    """Make the clip of every robot."""
+    for name in ROBOTS:
+        make(name)
+
+
+def reach(solver: ArmSolver, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return the arms' pose (14,) at a place, or as near to the chest on the way there as these arms need."""
+    for share in np.arange(1.0, 0.6, -0.02):
+        try:
+            return solver.solve(*(CHEST + share * (palm - CHEST) for palm in (left, right)))
+        except ValueError:
+            continue
+    raise SystemExit(f"{solver.robot.name}: {left} and {right} are out of reach")
+
+
+def make(name: str) -> None:
     """Solve the places, join them, repeat until the minute is full, and write the file."""
-    robot, parts = get_robot("g1"), []
-    solver = ArmSolver(robot)
-    poses = [solver.solve(np.array(left), np.array(right)) for _, left, right in WORK]
+    robot, parts = get_robot(name), []
+    solver, path = ArmSolver(robot), committed(name)
+    poses = [reach(solver, np.array(left), np.array(right)) for _, left, right in WORK]
     here = robot.array("default")[robot.n_lmo : robot.n_lmo + 14]
     while sum(map(len, parts)) < SECONDS * FPS:
         for (seconds, _, _), there in zip(WORK, poses):
@@ -57,8 +74,8 @@ def main() -> None:
             here = there
     motion = np.concatenate(parts)[: int(SECONDS * FPS)].astype(np.float32)
     speed = np.sqrt((np.diff(motion, axis=0) ** 2).mean()) * FPS
-    np.savez_compressed(COMMITTED, arms_rad=motion, fps=np.float32(FPS))
-    print(f"{COMMITTED}: {motion.shape}, RMS speed {speed:.2f} rad/s, spread {motion.std(0).mean():.2f} rad")
+    np.savez_compressed(path, arms_rad=motion, fps=np.float32(FPS))
+    print(f"{path}: {motion.shape}, RMS speed {speed:.2f} rad/s, spread {motion.std(0).mean():.2f} rad")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from wbvla.lmo.command import CommandShaper, ShapingConfig, feedforward
+from wbvla.lmo.latent import WIDTH
 from wbvla.lmo.observation import History, layout, mirror_observation
 from wbvla.lmo.odometry import LegKinematics, Odometry, OdometryConfig, base_velocity, pose_error
 from wbvla.recipes.lmo import RECIPES, get_recipe
@@ -284,8 +285,11 @@ def test_the_twin_of_every_recipe_trains_and_its_controller_equals_the_engine(na
     engine.odometry.reset(np.array([0]))
     for _ in range(30):
         observation, _ = engine.observe()
-        body = Proprioception(engine.qpos[0, 7:], engine.qvel[0, 6:], engine.qvel[0, 3:6], engine.gravity[0])
-        target = controller.step(LocoCommand(1, 0, -1, height_m), body)
+        now = engine.measured
+        rare = [now[k][0] if k in now else None for k in ("quaternion", "accelerometer", "foot_contacts")]
+        body = Proprioception(engine.qpos[0, 7:], engine.qvel[0, 6:], engine.qvel[0, 3:6], engine.gravity[0], *rare)
+        latent = observation[0, -WIDTH:] if engine.latent is not None else None
+        target = controller.step(LocoCommand(1, 0, -1, height_m), body, latent)
         action = controller.session.run(None, {"observation": observation})[0].astype(float)
         np.testing.assert_allclose(controller.action, np.clip(action, -6, 6), atol=2e-5)
         engine.step(action)

@@ -215,12 +215,12 @@ def test_a_resumed_run_with_clips_and_network_equals_a_straight_one_bit_for_bit(
     pytest.importorskip("rsl_rl")
     from safetensors.torch import load_file
 
-    from wbvla.lmo.bench.arms import COMMITTED
+    from wbvla.lmo.bench.arms import committed
     from wbvla.lmo.ppo import Trainer, recipe_of
     from wbvla.recipes.lmo import get_recipe
 
     linear_net(ROBOT, 250.0).save(tmp_path / "net", {})
-    config = replace(get_recipe("lmo_g1_tiny"), arms=(str(COMMITTED),), actuator=str(tmp_path / "net"))
+    config = replace(get_recipe("lmo_g1_tiny"), arms=(str(committed("g1")),), actuator=str(tmp_path / "net"))
 
     def updates(trainer, n):
         for _ in range(n):

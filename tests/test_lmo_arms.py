@@ -10,7 +10,7 @@ from wbvla.types import action_names
 
 pytest.importorskip("mujoco")
 from wbvla.lmo.arm_clips import MAX_SPEED_RAD_S, NOISE_RAD, ClipMotion, arm_motion, load_trajectories
-from wbvla.lmo.bench.arms import COMMITTED
+from wbvla.lmo.bench.arms import committed
 from wbvla.lmo.command import STEP_S
 from wbvla.lmo.randomisation import ArmMotion
 
@@ -62,7 +62,7 @@ def test_a_trajectory_is_the_same_motion_at_50_hz_whatever_holds_it(tmp_path):
 
 
 def test_the_committed_clip_is_a_trajectory():
-    (motion,) = load_trajectories([COMMITTED], ROBOT)
+    (motion,) = load_trajectories([committed("g1")], ROBOT)
     assert motion.shape == (2998, 14)
 
 
@@ -94,7 +94,7 @@ def test_unfit_trajectories_are_refused_in_one_line(tmp_path, content, message):
 
 
 def test_unfit_places_are_refused_in_one_line(tmp_path):
-    (tmp_path / "cut.npz").write_bytes(COMMITTED.read_bytes()[:1000])
+    (tmp_path / "cut.npz").write_bytes(committed("g1").read_bytes()[:1000])
     (tmp_path / "empty").mkdir()
     names = [f"other_{name}" for name in action_names(ROBOT.arm_joints)]
     cases = {
@@ -112,7 +112,9 @@ def test_unfit_places_are_refused_in_one_line(tmp_path):
 
 
 def clip_motion(n=64, seed=0, trajectories=None):
-    return ClipMotion(ROBOT, n, np.random.default_rng(seed), trajectories or load_trajectories([COMMITTED], ROBOT))
+    return ClipMotion(
+        ROBOT, n, np.random.default_rng(seed), trajectories or load_trajectories([committed("g1")], ROBOT)
+    )
 
 
 def test_half_of_the_worlds_play_and_never_faster_than_the_robot_may():
@@ -138,7 +140,7 @@ def test_half_of_the_worlds_play_and_never_faster_than_the_robot_may():
 
 def test_a_clip_is_the_recorded_motion_or_its_mirror_image():
     """Once a world has reached its clip, its targets before noise lie on the trajectory."""
-    motion, (recorded,) = clip_motion(), load_trajectories([COMMITTED], ROBOT)
+    motion, (recorded,) = clip_motion(), load_trajectories([committed("g1")], ROBOT)
     index, sign = ROBOT.mirror()
     mirrored = recorded[:, index[ARMS] - ROBOT.n_lmo] * sign[ARMS]
     for _ in range(150):
@@ -191,7 +193,7 @@ def test_random_goals_stay_as_they_were_without_trajectories():
     rng = np.random.default_rng(0)
     motion = arm_motion(ROBOT, 4, rng)
     assert type(motion) is ArmMotion
-    assert type(arm_motion(ROBOT, 4, rng, (str(COMMITTED),))) is ClipMotion
+    assert type(arm_motion(ROBOT, 4, rng, (str(committed("g1")),))) is ClipMotion
 
 
 def test_the_engine_plays_clips_in_training_only():
@@ -200,7 +202,7 @@ def test_the_engine_plays_clips_in_training_only():
     from wbvla.lmo.cpu_engine import CpuEngine
     from wbvla.recipes.lmo import get_recipe
 
-    config = replace(get_recipe("lmo_g1_tiny"), arms=(str(COMMITTED),))
+    config = replace(get_recipe("lmo_g1_tiny"), arms=(str(committed("g1")),))
     engine = CpuEngine(ROBOT, config, 4, 0, 1)
     engine.level[:] = 1.0
     for _ in range(20):

@@ -12,9 +12,10 @@ pytest.importorskip("mujoco")
 
 from wbvla.cli import main
 from wbvla.lmo.bench import accuracy, draw, follow, metrics, robust, run, stability, stage1, tour
-from wbvla.lmo.bench.arms import load_clip
+from wbvla.lmo.bench.arms import committed, load_clip
 from wbvla.lmo.bench.cell import Row, score, world_steps
 from wbvla.lmo.bench.draw import Push, Setting
+from wbvla.lmo.bench.interface import read_interface
 from wbvla.lmo.bench.model import NOMINAL, Body, Physics
 from wbvla.lmo.bench.plant import Plant
 from wbvla.lmo.bench.play import Trace
@@ -106,7 +107,7 @@ def test_wear_counts_landings_and_torque_until_the_fall():
 # What is drawn.
 def setting(default=None):
     pose = ROBOT.array("default") if default is None else default
-    return Setting(ROBOT, pose, ROBOT.nominal_height_m, load_clip())
+    return Setting(ROBOT, pose, ROBOT.nominal_height_m, load_clip(committed("g1")))
 
 
 def test_a_push_keeps_its_impulse_at_any_length_and_time():
@@ -321,10 +322,11 @@ def test_terms_scale_offset_clip_mask_and_clock(tmp_path):
         {"name": "clock", "offsets": [0.0, 0.5], "at_rest": [9, 9, 9, 9]},
         {"name": "standing"},
         {"name": "constant", "width": 2, "value": [3.0, 4.0]},
-        {"name": "gravity"},
+        {"name": "gravity", "entries": [2, 0], "offset": [-1.0, 0.0]},
+        {"name": "clock", "offsets": [0.0, 0.5], "at_rest": [9, 9, 9, 7], "entries": [3]},
     ]
     contract = plain_contract(observation=terms, owned_by_lmo=["left_knee"] * 1, mask_arms=True, action_clip=100.0)
-    width = 1 + 1 + 1 + 4 + 1 + 2 + 3
+    width = 1 + 1 + 1 + 4 + 1 + 2 + 2 + 1
     contract["owned_by_lmo"] = plain_contract()["joints"][:width]  # the identity: actions are the observation
     contract["action_scale_rad"] = 1.0
     policy = open_policy(linear_policy(tmp_path, np.eye(width), contract), "", ROBOT)
@@ -337,6 +339,15 @@ def test_terms_scale_offset_clip_mask_and_clock(tmp_path):
     np.testing.assert_allclose(seen[:, 2], elbow, atol=1e-6)
     np.testing.assert_allclose(seen[:, 3:7], [[9, 9, 9, 9], [0, 0, 1, -1]], atol=1e-6)
     np.testing.assert_allclose(seen[:, 7:10], [[1, 3, 4], [0, 3, 4]], atol=1e-6)
+    gravity = some_body(2).gravity
+    np.testing.assert_allclose(seen[:, 10:12], np.column_stack([gravity[:, 2] + 1, gravity[:, 0]]), atol=1e-6)
+    np.testing.assert_allclose(seen[:, 12], [7, -1], atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "width"), [("holosoma_ppo", 100), ("unitree_rl_lab", 480)])
+def test_the_contracts_of_public_policies_are_readable(name, width, repo_root):
+    interface = read_interface(repo_root / "docs" / "contracts" / f"{name}.json", ROBOT)
+    assert interface.width == width and len(interface.owned) == 29 and not interface.follows_height
 
 
 @pytest.mark.parametrize(
@@ -446,7 +457,7 @@ def short_rows(monkeypatch):
     """Two seconds of hard walking of five worlds: jumps, random bodies, noise, delay; by batches and threads."""
     policy = open_policy("", "", ROBOT)
     i = policy.interface
-    s = Setting(ROBOT, i.default, i.nominal_m, load_clip())
+    s = Setting(ROBOT, i.default, i.nominal_m, load_clip(committed("g1")))
     monkeypatch.setattr(robust, "HARD_S", 2.0)
     monkeypatch.setattr(robust, "JUMP_TIMES_S", (0.5,))
     cells = robust.cells()
@@ -499,7 +510,7 @@ def test_interruption_writes_nothing_and_says_so(tmp_path, monkeypatch, capsys):
 def test_a_policy_of_zeros_does_not_walk(tmp_path):
     zero = linear_policy(tmp_path, np.zeros((44, 12)), plain_contract(kp=40.0))
     policy = open_policy(zero, "", ROBOT)
-    s = Setting(ROBOT, policy.interface.default, 0.74, load_clip())
+    s = Setting(ROBOT, policy.interface.default, 0.74, load_clip(committed("g1")))
     cell = accuracy._speed("forward", 0.5)
     with Plant(ROBOT, Physics(), policy.interface.kp, policy.interface.kd, policy.interface.effort, 1) as plant:
         row = score(cell, plant, policy, s, 0, 2)

@@ -144,7 +144,9 @@ def test_every_recipe_that_fits_a_robot_is_a_task():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("robot", "recipe"), [("g1", "lmo_g1_stage2"), ("g1", "lmo_paper"), ("x2", "lmo_x2")])
+@pytest.mark.parametrize(
+    ("robot", "recipe"), [("g1", "lmo_g1_stage2"), ("g1", "lmo_paper"), ("g1", "lmo_g1_latent"), ("x2", "lmo_x2")]
+)
 def test_one_step_from_the_same_state_is_the_same_on_both_engines(robot, recipe):
     compare(walked(recipe, get_robot(robot)))
 

@@ -82,15 +82,13 @@ def test_a_recipe_of_another_robot_is_refused():
 
 def test_the_benchmark_asks_for_what_the_robot_can_do():
     pytest.importorskip("mujoco")
-    from wbvla.lmo.bench import accuracy, draw, robust, stage1, tour
-    from wbvla.lmo.bench.arms import load_clip
+    from wbvla.lmo.bench import accuracy, draw, robust, stability, stage1, tour
+    from wbvla.lmo.bench.arms import committed, load_clip
     from wbvla.lmo.bench.model import Body, Physics
     from wbvla.lmo.bench.plant import Plant
-    from wbvla.lmo.bench.run import BenchLmo
-    from wbvla.lmo.bench.run import run as bench
 
-    setting = draw.Setting(X2, X2.array("default"), X2.nominal_height_m, load_clip())
-    for cell in [c for protocol in (accuracy, robust, stage1, tour) for c in protocol.cells()]:
+    setting = draw.Setting(X2, X2.array("default"), X2.nominal_height_m, load_clip(committed("x2")))
+    for cell in [c for protocol in (accuracy, robust, stability, stage1, tour) for c in protocol.cells()]:
         if cell.height_m <= X2.height_range_m[1]:
             plan = cell.draw(np.random.default_rng(0), setting)
             assert plan.q.shape == (27,) and plan.arms.shape[1] == 14
@@ -103,5 +101,3 @@ def test_the_benchmark_asks_for_what_the_robot_can_do():
         extra = plant.models[0].body_subtreemass[1] - plant.model.body_subtreemass[1]
         assert extra == pytest.approx(5.0) and 0.4 < qpos[2] < 0.66
         assert not plant.step(q[None], np.zeros((1, 3)), np.ones(1, bool)).any()
-    with pytest.raises(ValueError, match="--arms: the committed arm motion is the G1's"):
-        bench(BenchLmo(robot="x2", protocol="stability"))

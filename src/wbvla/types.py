@@ -142,12 +142,17 @@ class Proprioception:
         q_rad, dq_rad_s: joint positions and velocities, shape (J,), in the robot's joint order.
         gyro_rad_s: angular velocity in the pelvis frame, shape (3,).
         gravity: unit gravity direction in the pelvis frame, shape (3,); upright is (0, 0, -1).
+        quaternion: orientation w, x, y, z, shape (4,). accelerometer_m_s2: pelvis frame, shape (3,). foot_contacts:
+            left heel and toe, right heel and toe, shape (4,), 1 = on the ground. Only some policies need these.
     """
 
     q_rad: np.ndarray
     dq_rad_s: np.ndarray
     gyro_rad_s: np.ndarray
     gravity: np.ndarray
+    quaternion: np.ndarray | None = None
+    accelerometer_m_s2: np.ndarray | None = None
+    foot_contacts: np.ndarray | None = None
 
     def to_state(self, last: LocoCommand) -> np.ndarray:
         """Return the float32 `observation.state` vector (2 J + 10,); see `state_names`."""

@@ -1,7 +1,7 @@
 """Recorded arm motion for the legs' training: trajectory files and datasets in; arm targets (n, 14) at 50 Hz out.
 
-A trajectory file is an .npz with `arms_rad` (T, 14) and `fps` (the format of bench/arm_clip.npz), or an .npy (T, 14) at
-50 Hz. A dataset is the folder of a LeRobot v3 recording of this project; each of its episodes is a trajectory.
+A trajectory file is an .npz with `arms_rad` (T, 14) and `fps` (as bench/arm_clip_g1.npz), or an .npy (T, 14) at 50 Hz.
+A dataset is the folder of a LeRobot v3 recording of this project; each of its episodes is a trajectory.
 """
 
 from __future__ import annotations
@@ -148,6 +148,11 @@ class ClipMotion(ArmMotion):
         """Put the masked worlds' arms into poses (k, 14); a clip is approached from there."""
         super().begin_at(mask, pose)
         self.playing[mask] = pose
+
+    @property
+    def ahead(self) -> np.ndarray:
+        """Where the arms are heading (n, 14), rad: a clip's pose now, or the goal."""
+        return self.xp.where(self.plays[:, None], self._at_clip(), self.goal)
 
     def step(self, amplitude: np.ndarray) -> np.ndarray:
         """Advance 20 ms; return the targets (n, 14), rad.

@@ -46,7 +46,7 @@ class ShapingConfig:
 
 
 DISTURBED_M_S, DISTURBED_TILT, ALARM_STEPS = 0.25, 0.2, 40
-MISPLACED_M, MISPLACED_RAD = 0.1, 0.15
+MISPLACED_M, MISPLACED_RAD = 0.15, 0.2
 
 
 def is_disturbed(odometry: Odometry, gravity: np.ndarray) -> np.ndarray:

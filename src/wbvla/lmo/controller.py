@@ -76,10 +76,13 @@ class LmoController:
         self.odometry.reset(np.array([0]))
         self.fresh = np.array([True])
 
-    def step(self, command: LocoCommand | VelocityCommand, body: Proprioception) -> np.ndarray:
+    def step(
+        self, command: LocoCommand | VelocityCommand, body: Proprioception, latent: np.ndarray | None = None
+    ) -> np.ndarray:
         """Return the targets (n_lmo,) in rad for `robot.lmo_joints`.
 
-        Raises ValueError on velocities for legs that take flags.
+        latent: (256,) of wbvla.lmo.latent, for legs that observe it.
+        Raises ValueError on velocities for legs that take flags, and on a measurement that these legs need and lack.
         """
         c, q, dq = self.contract, np.asarray(body.q_rad, float), np.asarray(body.dq_rad_s, float)
         gyro, gravity = np.asarray(body.gyro_rad_s, float)[None], np.asarray(body.gravity, float)[None]
@@ -88,10 +91,19 @@ class LmoController:
         sample = base_velocity(*feet, gyro, gravity, self.odometry.config.level_m)
         self.odometry.step(sample, gyro, gravity, self.shaper.v_ref)
         terms = {
-            "flags": flags, "v_ref": self.shaper.v_ref, "height_ref": self.shaper.height_ref[:, None],
+            "flags": flags, "v_ref": self.odometry.steer(self.shaper.v_ref),
+            "height_ref": self.shaper.height_ref[:, None],
             "base_velocity": self.odometry.velocity, "gyro": gyro, "gravity": gravity, "q": q[None], "dq": dq[None],
             "last_action": self.action, "clock": self.shaper.clock(), "pose_error": self.odometry.error,
         }  # fmt: skip
+        rare = {
+            "quaternion": body.quaternion, "accelerometer": body.accelerometer_m_s2,
+            "foot_contacts": body.foot_contacts, "latent": latent,
+        }  # fmt: skip
+        terms |= {name: np.asarray(value, float)[None] for name, value in rare.items() if value is not None}
+        missing = [name for name in self.terms if name in rare and name not in terms]
+        if missing:
+            raise ValueError(f"these legs observe {', '.join(missing)}, which the robot did not give")
         frame = actor_observation(terms, c["nominal_height_m"], self.default, self.terms)
         observation = self.history.push(frame, self.fresh)
         self.fresh[:] = False

@@ -16,31 +16,37 @@ from mujoco import rollout
 
 from wbvla.lmo.actuator import ActuatorNet, ActuatorState, use_torque
 from wbvla.lmo.arm_clips import arm_motion
+from wbvla.lmo.arrays import namespace
 from wbvla.lmo.command import STEP_S, CommandShaper, feedforward, is_disturbed
+from wbvla.lmo.latent import LatentIntent
 from wbvla.lmo.observation import History, actor_observation, layout
 from wbvla.lmo.odometry import LegKinematics, Odometry, base_velocity, pose_error
 from wbvla.lmo.randomisation import Disturbance, command_sample, model_variants
 from wbvla.lmo.rewards import CONTACT_M, Step, rewards
+from wbvla.lmo.terrain import CELLS, height_under
 from wbvla.recipes.lmo import LmoConfig
 from wbvla.robots.base import Robot
 
 FALL_TILT, FALL_BELOW_M = -0.7, 0.10  # gravity's z in the pelvis frame: 45 degrees; below the lowest command
-LEVEL_UP, LEVEL_DOWN = 0.05, 0.1  # of a world whose episode lasted, or ended in a fall
+LEVEL_UP, LEVEL_DOWN = 0.04, 0.16  # of a world whose episode lasted, or ended in a fall
 START_BELOW_M = 0.2  # how far below the nominal height an episode may begin
 SHOVE_ABOVE_M = 0.2  # shoves hit the trunk about so far above the pelvis
 DRIFT_FILTER = 0.03  # a stride and a half: what is left is drift, not the gait's swing
 # What a world is, besides its physics state: the engine's own arrays and those of its parts; arms and actuator list
 # their own in STATE.
 WORLD = ("state", "_sensors", "flags", "height", "command_left", "episode_steps", "age", "actions", "targets",
-         "delayed", "yaw_rate", "disturbed", "lagged", "drift", "misplaced", "level", "last_dq", "air_s", "in_motion",
-         "heading_from")  # fmt: skip
+         "delayed", "yaw_rate", "disturbed", "lagged", "drift", "misplaced", "level", "last_dq", "last_velocity",
+         "air_s", "in_motion", "heading_from")  # fmt: skip
 PARTS = {
     "shaper": ("goal", "sbar", "v_ref", "height_ref", "phase", "alarm"),
     "disturbance": ("left", "share", "shove", "shove_left"),
     "odometry": ("velocity", "error"),
     "history": ("frames",),
 }
-NOISE = {"base_velocity": 0.1, "gyro": 0.15, "gravity": 0.03, "q": 0.01, "dq": 0.5}
+NOISE = {
+    "base_velocity": 0.1, "gyro": 0.15, "gravity": 0.03, "q": 0.01, "dq": 0.5,
+    "quaternion": 0.01, "accelerometer": 0.5, "foot_contacts": 0.0,
+}  # fmt: skip
 
 
 class Diverged(Exception):
@@ -56,8 +62,15 @@ class Diverged(Exception):
         self.model, self.state, self.control = model, state, control
 
 
+def in_pelvis_frame(quat: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Rotate world vectors (n, 3) by the inverse of unit quaternions (n, 4), w first."""
+    xp, w, xyz = namespace(v), quat[:, :1], -quat[:, 1:]
+    twice = 2 * xp.cross(xyz, v)
+    return v + w * twice + xp.cross(xyz, twice)
+
+
 class CpuEngine:
-    """n worlds of one robot on flat ground.
+    """n worlds of one robot.
 
     With `training=False` nothing is randomised or reset, and the caller sets the commands.
     """
@@ -131,16 +144,23 @@ class CpuEngine:
         self.disturbed = xp.zeros(worlds, bool)
         self.lagged = xp.zeros(worlds, bool)  # worlds whose joints and IMU arrive one step late
         self.drift = xp.zeros((worlds, 3))  # low-passed velocity minus reference: m/s, m/s, rad/s
-        self.last_dq = xp.zeros((worlds, robot.n_lmo))
+        self.last_dq, self.last_velocity = xp.zeros((worlds, robot.n_lmo)), xp.zeros((worlds, 3))
         self.air_s = xp.zeros((worlds, 2))
         self.in_motion = xp.zeros(worlds, bool)  # from a first flag until all are 0 and the robot has settled
         self.heading_from = xp.zeros(worlds)  # heading at the start of the motion plus what the reference turned since
         self.measured: dict[str, np.ndarray] = {}
         self.history = History(worlds, config.history, sum(w for _, w, _ in layout(robot, config.terms)), xp)
+        self.latent = LatentIntent(robot, worlds, self.rng, xp) if "latent" in config.terms else None
+        self._relief_of = np.arange(worlds) % len(self.models)
+        self._reliefs = np.stack(
+            [m.hfield_data.reshape(CELLS, CELLS) for m in self.models if config.roughness_m] or [0]
+        )
         self.rows: dict[str, np.ndarray] = {}  # mean of each reward row over the worlds
         self.parts = PARTS | {"arms": self.arms.STATE}
         if self.actuator is not None:
             self.parts["actuator"] = self.actuator.STATE
+        if self.latent is not None:
+            self.parts["latent"] = self.latent.STATE
         self.reset(xp.ones(worlds, bool))
         if self.training:
             self.episode_steps = self.rng.integers(0, self.max_steps, worlds)
@@ -177,6 +197,15 @@ class CpuEngine:
         c, s = self.xp.cos(self.yaw), self.xp.sin(self.yaw)
         return self.xp.stack([c * v[:, 0] + s * v[:, 1], -s * v[:, 0] + c * v[:, 1], v[:, 2]], axis=1)
 
+    def ground(self, xy: np.ndarray) -> np.ndarray:
+        """Return the ground's height (n,), m, at a place (n, 2) of each world."""
+        return height_under(self._reliefs, self._relief_of, xy) if self.config.roughness_m else self.xp.zeros(self.n)
+
+    @property
+    def height_above_ground(self) -> np.ndarray:
+        """Pelvis above the ground below it, (n,), m."""
+        return self.qpos[:, 2] - self.ground(self.qpos[:, :2])
+
     def set_harness(self, strength: float) -> None:
         """Set the assist forces, 0 to 1; rotational damping is implicit (an explicit torque explodes)."""
         self.harness = strength
@@ -194,6 +223,7 @@ class CpuEngine:
         if self.training:
             qpos[:, 2] += 0.01
             self._pose(qpos, self.level[mask])
+            qpos[:, 2] += self.config.roughness_m
             qpos[:, 4:6] = self.rng.uniform(-0.05, 0.05, (k, 2))
             qpos[:, 3:7] /= self.xp.linalg.norm(qpos[:, 3:7], axis=1, keepdims=True)
             qvel[:, :6] = self.rng.uniform(-0.3, 0.3, (k, 6))
@@ -218,7 +248,9 @@ class CpuEngine:
             self.actuator.reset(mask)
         self.episode_steps[mask] = self.age[mask] = 0
         self.misplaced[mask], self.yaw_rate[mask], self.drift[mask], self.disturbed[mask] = 0.0, 0.0, 0.0, False
-        self.last_dq[mask], self.air_s[mask], self.in_motion[mask] = 0.0, 0.0, False
+        self.last_dq[mask], self.last_velocity[mask], self.air_s[mask], self.in_motion[mask] = 0.0, 0.0, 0.0, False
+        if self.latent is not None:
+            self.latent.reset(mask)
 
     def _pose(self, qpos: np.ndarray, level: np.ndarray) -> None:
         """Spread start poses (k, nq) about the default: joints, and as levels rise squats and arms anywhere."""
@@ -310,7 +342,7 @@ class CpuEngine:
             pull = self.xp.clip(250 * a * (self.shaper.v_ref[:, :2] - v[:, :2]), -120, 120)
             force[:, :, 0] += (c * pull[:, 0] - s * pull[:, 1])[:, None]
             force[:, :, 1] += (s * pull[:, 0] + c * pull[:, 1])[:, None]
-            lift = a * (1500 * (self.shaper.height_ref - self.qpos[:, 2]) - 100 * self.qvel[:, 2])
+            lift = a * (1500 * (self.shaper.height_ref - self.height_above_ground) - 100 * self.qvel[:, 2])
             force[:, :, 2] += self.xp.clip(lift, 0, 200 * a)[:, None]
             force[:, :, 3] += (250 * a * g[:, 1])[:, None]
             force[:, :, 4] -= (250 * a * g[:, 0])[:, None]
@@ -346,15 +378,12 @@ class CpuEngine:
         self.yaw_rate += 0.08 * (self.qvel[:, 5] - self.yaw_rate)
         v = self.in_heading_frame(self.qvel[:, :3])
         moved = self.xp.stack([v[:, 0], v[:, 1], self.qvel[:, 5]], axis=1)
-        self.drift += DRIFT_FILTER * (moved - self.shaper.v_ref - self.drift)
+        v_ref = self.odometry.steer(self.shaper.v_ref)  # as the policy saw it
+        self.drift += DRIFT_FILTER * (moved - v_ref - self.drift)
         self.misplaced = pose_error(self.misplaced, self.shaper.v_ref, v, moved[:, 2], self.config.odometry)
-        z, vel, tilt, yaws, pos = [], [], [], [], []
-        corners = self.xp.array(self.robot.foot_corners) - self.xp.array(self.robot.foot_site)
+        vel, tilt, yaws, pos = [], [], [], []
         for side in ("left", "right"):
             p, x_axis, z_axis = (self.sensor(f"{side}_foot_{k}") for k in ("pos", "x", "z"))
-            y_up = z_axis[:, 0] * x_axis[:, 1] - z_axis[:, 1] * x_axis[:, 0]  # vertical part of z cross x
-            rise = x_axis[:, 2:] * corners[:, 0] + y_up[:, None] * corners[:, 1] + z_axis[:, 2:] * corners[:, 2]
-            z.append(p[:, 2] + self.xp.amin(rise, axis=1))
             vel.append(self.sensor(f"{side}_foot_vel"))
             tilt.append((z_axis[:, :2] ** 2).sum(1))
             yaws.append(self.xp.arctan2(x_axis[:, 1], x_axis[:, 0]))
@@ -362,14 +391,15 @@ class CpuEngine:
         lo, hi = self.soft_limits
         offset = q - self.default[: self.robot.n_lmo]
         gap_yaw = yaws[0] - yaws[1]
-        foot_z = self.xp.stack(z, 1)
+        foot_z = self.xp.amin(self._corner_heights(), axis=2)
         landed_s = self.xp.where(foot_z < CONTACT_M, self.air_s, 0.0)
         self.air_s = self.xp.where(foot_z < CONTACT_M, 0.0, self.air_s + STEP_S)
         acceleration, self.last_dq = (dq - self.last_dq) / STEP_S, self.xp.copy(dq)
         torque = self.kp * (applied - q) - self.kd * dq
         return Step(
             velocity=v, drift=self.drift, misplaced=self.misplaced, yaw_rate=self.yaw_rate, gyro=self.qvel[:, 3:6],
-            gravity=self.gravity, height=self.qpos[:, 2], v_ref=self.shaper.v_ref, height_ref=self.shaper.height_ref,
+            gravity=self.gravity, height=self.height_above_ground, v_ref=v_ref,
+            height_ref=self.shaper.height_ref,
             moving=self.shaper.moving, swing=self.shaper.swing(), foot_z=foot_z, foot_vel=self.xp.stack(vel, 1),
             foot_tilt=self.xp.stack(tilt, 1), foot_gap=self.in_heading_frame(pos[0] - pos[1])[:, :2],
             foot_gap_range=self.robot.foot_gap_m, foot_yaw=self.xp.arctan2(self.xp.sin(gap_yaw), self.xp.cos(gap_yaw)),
@@ -382,8 +412,35 @@ class CpuEngine:
             goal=self.flags * self.shaper.goal, heading_error=self._heading_error(v), acceleration=acceleration,
             torque=torque, kp=self.kp, speed_excess=self.xp.clip(abs(dq) - self.max_speed, 0, None).sum(1),
             target_error=applied - q, knee_bend=(q[:, [3, 9]] - lo[[3, 9]]) / (hi - lo)[[3, 9]], air_s=landed_s,
-            foot_force=self._foot_force(), nominal_m=self.robot.nominal_height_m,
+            foot_force=self._foot_force(), nominal_m=self.robot.nominal_height_m, **self._support(),
         )  # fmt: skip
+
+    def _corner_heights(self) -> np.ndarray:
+        """Return how high the soles' corners are above the ground under the foot, (n, 2, C), m."""
+        corners, heights = self.xp.array(self.robot.foot_corners) - self.xp.array(self.robot.foot_site), []
+        for side in ("left", "right"):
+            p, x_axis, z_axis = (self.sensor(f"{side}_foot_{k}") for k in ("pos", "x", "z"))
+            y_up = z_axis[:, 0] * x_axis[:, 1] - z_axis[:, 1] * x_axis[:, 0]  # vertical part of z cross x
+            rise = x_axis[:, 2:] * corners[:, 0] + y_up[:, None] * corners[:, 1] + z_axis[:, 2:] * corners[:, 2]
+            heights.append((p[:, 2] - self.ground(p[:, :2]))[:, None] + rise)
+        return self.xp.stack(heights, axis=1)
+
+    def _support(self) -> dict[str, np.ndarray]:
+        """Return what only the rows of tutorial 003 look at."""
+        corners = self.xp.array(self.robot.foot_corners) - self.xp.array(self.robot.foot_site)
+        out = {
+            "com_xy": self.xp.zeros((self.n, 2)), "corner_xy": self.xp.zeros((self.n, 2, len(corners), 2)),
+            "latent_size": self.xp.zeros(self.n),
+        }  # fmt: skip
+        if "com" in self._sensor_slice:
+            out["com_xy"] = self.sensor("com")[:, :2]
+            for i, side in enumerate(("left", "right")):
+                p, x_axis, z_axis = (self.sensor(f"{side}_foot_{k}") for k in ("pos", "x", "z"))
+                axes = self.xp.stack([x_axis, self.xp.cross(z_axis, x_axis), z_axis], axis=1)
+                out["corner_xy"][:, i] = (p[:, None] + corners @ axes)[..., :2]
+        if self.latent is not None:
+            out["latent_size"] = self.xp.linalg.norm(self.latent.after, axis=1)
+        return out
 
     def _heading_error(self, velocity: np.ndarray) -> np.ndarray:
         """Follow the motions of all worlds; return what each that ends now misses of its heading (J_dir), rad."""
@@ -412,6 +469,7 @@ class CpuEngine:
         )
         q, dq = self.xp.copy(self.qpos[:, 7:]), self.xp.copy(self.qvel[:, 6:])
         now = {"base_velocity": velocity, "gyro": gyro, "gravity": gravity, "q": q, "dq": dq}
+        now |= self._rarely_measured(fresh)
         late = (self.lagged & ~fresh)[:, None]
         seen = {name: self.xp.where(late, self.measured.get(name, value), value) for name, value in now.items()}
         self.measured = now
@@ -420,7 +478,7 @@ class CpuEngine:
         self.disturbed = is_disturbed(self.odometry, seen["gravity"])
         terms = {
             "flags": self.flags,
-            "v_ref": self.shaper.v_ref,
+            "v_ref": self.odometry.steer(self.shaper.v_ref),
             "height_ref": self.shaper.height_ref[:, None],
             "base_velocity": self.odometry.velocity,
             "pose_error": self.odometry.error,
@@ -428,16 +486,40 @@ class CpuEngine:
             "last_action": self.actions[0],
             "clock": self.shaper.clock(),
         }
+        if self.latent is not None:
+            height = self.shaper.height_ref - self.robot.nominal_height_m
+            terms["latent"] = self.latent.step(self.latent.encode(self.arms.ahead, self.shaper.v_ref, height))
         actor = actor_observation(terms, self.robot.nominal_height_m, self.default, self.config.terms)
-        foot_z = self.xp.stack([self.sensor(f"{s}_foot_pos")[:, 2] for s in ("left", "right")], 1)
+        feet = [self.sensor(f"{s}_foot_pos") for s in ("left", "right")]
+        foot_z = self.xp.stack([p[:, 2] - self.ground(p[:, :2]) for p in feet], 1)
         truth = self.xp.concatenate(
             [
-                self.in_heading_frame(self.qvel[:, :3]), (self.qpos[:, 2:3] - self.robot.nominal_height_m) * 5,
+                self.in_heading_frame(self.qvel[:, :3]),
+                (self.height_above_ground[:, None] - self.robot.nominal_height_m) * 5,
                 foot_z < CONTACT_M, foot_z * 5, self.yaw_rate[:, None], self.misplaced * 5, self.level[:, None],
             ], axis=1,
         )  # fmt: skip
         critic = self.xp.asarray(self.xp.concatenate([actor, truth], axis=1), dtype=np.float32)
         return self.history.push(actor, fresh), critic
+
+    def _rarely_measured(self, fresh: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the sensors that only some recipes read."""
+        out = {}
+        if "quaternion" in self.config.terms:
+            out["quaternion"] = self.xp.copy(self.qpos[:, 3:7])
+        if "accelerometer" in self.config.terms:  # mean over the step
+            velocity = self.qvel[:, :3]
+            world = self.xp.where(fresh[:, None], 0.0, velocity - self.last_velocity) / STEP_S
+            self.last_velocity = self.xp.copy(velocity)
+            out["accelerometer"] = in_pelvis_frame(self.qpos[:, 3:7], world + self.xp.array([0.0, 0.0, 9.81]))
+        if "foot_contacts" in self.config.terms:
+            ahead = self.xp.array(self.robot.foot_corners)[:, 0] > self.robot.foot_site[0]
+            heights = self._corner_heights()
+            ends = [self.xp.amin(heights[:, :, which], axis=2) for which in (~ahead, ahead)]
+            out["foot_contacts"] = self.xp.asarray(
+                self.xp.stack(ends, axis=2).reshape(self.n, 4) < CONTACT_M, dtype=float
+            )
+        return out
 
     def _with_noise(self, name: str, x: np.ndarray) -> np.ndarray:
         return x + NOISE[name] * self.rng.uniform(-1, 1, x.shape)

@@ -13,7 +13,7 @@ import torch
 
 from wbvla.lmo.command import STEP_S
 from wbvla.lmo.cpu_engine import CpuEngine, Diverged
-from wbvla.lmo.randomisation import flat_ground_spec, needs_foot_force
+from wbvla.lmo.randomisation import on_ground_spec
 from wbvla.lmo.torch_arrays import TorchArrays, TorchRandom
 from wbvla.recipes.lmo import LmoConfig
 from wbvla.robots.base import Robot
@@ -30,7 +30,7 @@ CONTACTS, CONSTRAINTS = 16, 96  # room for each world: 8 foot spheres of 4 rows 
 
 
 def simulation_config(config: LmoConfig) -> SimulationCfg:
-    """Return mjlab's configuration of the physics that `flat_ground` sets for the CPU engine.
+    """Return mjlab's configuration of the physics that `on_ground` sets for the CPU engine.
 
     The solver has more iterations: worlds end theirs together with the slowest, and 10 were seen to converge.
     """
@@ -46,12 +46,17 @@ class MjlabEngine(CpuEngine):
     """n worlds of one robot on flat ground, on the first GPU, or on the CPU where there is none.
 
     Args:
-        simulation: mjlab's, of a model that `flat_ground_spec` describes; a new one when left out.
+        simulation: mjlab's, of a model that `on_ground_spec` describes; a new one when left out.
+
+    Raises:
+        ValueError: the recipe asks for uneven ground, which MuJoCo-Warp cannot give each world its own of.
     """
 
     def __init__(
         self, robot: Robot, config: LmoConfig, worlds: int, seed: int, simulation: Simulation | None = None
     ) -> None:
+        if config.roughness_m:
+            raise ValueError(f"recipe: got roughness_m {config.roughness_m}, expected 0 on the mjlab engine; use cpu")
         self.sim = simulation
         device = simulation.device if simulation else "cuda:0" if torch.cuda.is_available() else "cpu"
         self.xp = TorchArrays(device)
@@ -63,8 +68,8 @@ class MjlabEngine(CpuEngine):
         self.models, xp = self._variants(np.random.default_rng(seed)), self.xp
         m = self.model = self.models[0]
         if self.sim is None:
-            spec = flat_ground_spec(self.robot, self.config.physics_s, needs_foot_force(self.config))
-            self.sim = Simulation(self.n, simulation_config(self.config), spec=spec, device=str(xp.device))
+            spec, device = on_ground_spec(self.robot, self.config), str(xp.device)
+            self.sim = Simulation(self.n, simulation_config(self.config), spec=spec, device=device)
         self.rng = TorchRandom(seed, xp.device)
         self.model_of_world = [self.models[i % len(self.models)] for i in range(self.n)]
         variant = xp.arange(self.n) % len(self.models)

@@ -23,7 +23,7 @@ from mjlab.scene import SceneCfg
 from mjlab.tasks.registry import register_mjlab_task
 
 from wbvla.lmo.mjlab_engine import MjlabEngine, simulation_config
-from wbvla.lmo.randomisation import flat_ground_spec, needs_foot_force
+from wbvla.lmo.randomisation import on_ground_spec
 from wbvla.lmo.train import Curriculum
 from wbvla.recipes.lmo import RECIPES, LmoConfig
 from wbvla.robots import get_robot
@@ -128,7 +128,7 @@ def environment(robot_name: str, recipe: LmoConfig, worlds: int = WORLDS) -> Man
     """Return mjlab's configuration of a recipe on a robot."""
 
     def spec():
-        spec = flat_ground_spec(get_robot(robot_name), recipe.physics_s, needs_foot_force(recipe))
+        spec = on_ground_spec(get_robot(robot_name), recipe)
         spec.option.timestep, spec.option.integrator = 0.002, 0  # as mjlab expects a part of a scene; see `sim`
         spec.option.iterations, spec.option.ls_iterations = 100, 50
         return spec
@@ -213,10 +213,11 @@ class LegsRunner(MjlabOnPolicyRunner):
 
 
 def fits(robot: Robot, recipe: LmoConfig, name: str) -> bool:
-    """Tell whether a recipe is not another robot's, and asks only for heights that the robot reaches."""
+    """Tell whether a recipe is for flat ground, not another robot's, and asks for heights that the robot reaches."""
     (lowest, tallest), (low, high) = robot.height_range_m, recipe.heights_m
     others = {f"_{other}" for other in ROBOTS} - {f"_{robot.name}"}
-    return lowest <= low and high <= tallest and not any(other in name for other in others)
+    reached = not recipe.roughness_m and lowest <= low and high <= tallest
+    return reached and not any(other in name for other in others)
 
 
 def task_name(robot: str, recipe: str) -> str:

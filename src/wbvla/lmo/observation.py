@@ -27,6 +27,11 @@ TERMS = {
     # Only the joints that the legs' policy owns, for observations that do not feel the arms.
     "q_lmo": (-2, 1.0),
     "dq_lmo": (-2, 0.05),
+    # What tutorial 003 observes beside these: orientation w, x, y, z; m/s^2; left heel and toe, right heel and toe.
+    "quaternion": (4, 1.0),
+    "accelerometer": (3, 0.1),
+    "foot_contacts": (4, 1.0),
+    "latent": (256, 1.0),
 }
 STANDARD = tuple(TERMS)[:11]
 MAX_DQ = 25.0
@@ -93,6 +98,8 @@ def mirror_observation(robot: Robot, frames: int = 1, names: Names = STANDARD) -
         "gravity": [1, -1, 1],
         "clock": [-1, -1],  # half a stride later
         "pose_error": [1, -1, -1],
+        "quaternion": [1, -1, 1, -1],
+        "accelerometer": [1, -1, 1],
     }
     index, sign, start = [], [], 0
     for name, width, _ in layout(robot, names):
@@ -100,6 +107,8 @@ def mirror_observation(robot: Robot, frames: int = 1, names: Names = STANDARD) -
             order, flip = joint_index, joint_sign
         elif name in ("last_action", "q_lmo", "dq_lmo"):
             order, flip = action_index, action_sign
+        elif name in ("foot_contacts", "latent"):  # the halves change places
+            order, flip = np.roll(np.arange(width), width // 2), np.ones(width)
         else:
             order, flip = np.arange(width), np.array(signs[name])
         index += list(start + order)

@@ -24,12 +24,17 @@ class OdometryConfig:
         level_m: feet whose heights differ by less share the vote. At 0.01 walking sideways was seen 20 % too slow.
         velocity_filter: share of the new sample in the velocity.
         error_m, error_rad: bounds of the pose error: a robot that was carried off does not run after its old place.
+        steer_per_s: share of the pose error that the reference velocity makes good a second. At most `STEER`.
     """
 
     level_m: float = 0.002
     velocity_filter: float = 0.5
     error_m: float = 0.3
     error_rad: float = 0.4
+    steer_per_s: float = 0.0
+
+
+STEER = np.array([0.15, 0.15, 0.3])  # m/s, m/s, rad/s
 
 
 def base_velocity(
@@ -90,6 +95,11 @@ class Odometry:
         aside = xp.cross(up, ahead)
         velocity = xp.stack([(self.velocity * ahead).sum(1), (self.velocity * aside).sum(1)], axis=1)
         self.error = pose_error(self.error, v_ref, velocity, (gyro * up).sum(1), self.config)
+
+    def steer(self, v_ref: np.ndarray) -> np.ndarray:
+        """Return the reference velocity (n, 3) plus what leads back to the right place."""
+        limit = self.xp.array(STEER)
+        return v_ref + self.xp.clip(self.config.steer_per_s * self.error, -limit, limit)
 
 
 class LegKinematics:

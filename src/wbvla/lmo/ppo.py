@@ -198,7 +198,7 @@ class Trainer:
     def begin_with(self, earlier: Path) -> None:
         """Take the networks and the curriculum's place of an earlier run, whose recipe may differ.
 
-        What the earlier networks did not observe they ignore at first.
+        What the earlier networks did not observe they ignore at first; exploration starts at the recipe's.
 
         Raises:
             ValueError: no checkpoint there, or one of another robot or of networks of another size.
@@ -216,7 +216,8 @@ class Trainer:
                     _columns(self.robot, *how, part["obs_normalizer._mean"].shape[1])
                     for how, part in zip(zip(terms, frames[name]), (given, own))
                 ]
-                network.load_state_dict(_fitted(given, own, *columns))
+                noise = {k: v for k, v in own.items() if k.startswith("distribution.")}
+                network.load_state_dict(_fitted(given, own, *columns) | noise)
         except RuntimeError:
             raise ValueError(f"init: {earlier} has networks of another size than the recipe") from None
         self._set_curriculum(facts)

@@ -10,6 +10,7 @@ import numpy as np
 
 from wbvla.lmo.arrays import namespace
 from wbvla.lmo.command import STEP_S
+from wbvla.lmo.terrain import CELLS, add_ground, roughen
 from wbvla.recipes.lmo import LmoConfig
 from wbvla.robots.base import Robot
 
@@ -18,20 +19,27 @@ TRANSLATING_BELOW_M = 0.12  # commands to translate stay within this of the nomi
 NET_FORCE = 3  # MuJoCo's code for a contact sensor that sums the forces of all contacts, in world axes
 
 
-def flat_ground(robot: Robot, physics_s: float, foot_force: bool = False) -> mujoco.MjModel:
-    """Compile the robot on an endless floor, see `flat_ground_spec`."""
-    spec = flat_ground_spec(robot, physics_s, foot_force)
+def on_ground(robot: Robot, config: LmoConfig) -> mujoco.MjModel:
+    """Compile the robot on a floor, see `on_ground_spec`."""
+    spec = on_ground_spec(robot, config)
     # A diverged world must be seen, not quietly put back to its start.
     spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
     return spec.compile()
 
 
-def flat_ground_spec(robot: Robot, physics_s: float, foot_force: bool = False) -> mujoco.MjSpec:
-    """Put the robot on an endless floor, feet against the floor only; `foot_force` adds its contact force."""
-    spec = robot.build(feet="spheres", collisions="feet", timestep_s=physics_s)
-    floor = mujoco.mjtGeom.mjGEOM_PLANE
-    spec.worldbody.add_geom(name="floor", type=floor, size=[0, 0, 0.05], contype=1, conaffinity=2)
-    if foot_force:
+def on_ground_spec(robot: Robot, config: LmoConfig) -> mujoco.MjSpec:
+    """Put the robot on a floor, feet against the floor only, with the sensors that the reward rows need."""
+    rows = dict(config.rewards)
+    spec = robot.build(feet="spheres", collisions="feet", timestep_s=config.physics_s)
+    if config.roughness_m:
+        add_ground(spec)
+    else:
+        floor = mujoco.mjtGeom.mjGEOM_PLANE
+        spec.worldbody.add_geom(name="floor", type=floor, size=[0, 0, 0.05], contype=1, conaffinity=2)
+    if "com_stability" in rows:
+        kinds = mujoco.mjtSensor.mjSENS_SUBTREECOM, mujoco.mjtObj.mjOBJ_BODY
+        spec.add_sensor(name="com", type=kinds[0], objtype=kinds[1], objname="pelvis")
+    if "foot_stumble" in rows:
         what = 1 << int(mujoco.mjtConDataField.mjCONDATA_FORCE)
         for side in ("left", "right"):
             spec.add_sensor(
@@ -42,21 +50,17 @@ def flat_ground_spec(robot: Robot, physics_s: float, foot_force: bool = False) -
     return spec
 
 
-def needs_foot_force(config: LmoConfig) -> bool:
-    """Tell whether a reward row reads the ground's force on the feet."""
-    return "foot_stumble" in dict(config.rewards)
-
-
 def model_variants(robot: Robot, config: LmoConfig, rng: np.random.Generator | None) -> list[mujoco.MjModel]:
     """Compile the nominal model and, given `rng`, `config.variants - 1` randomised ones.
 
     Ranges are the configuration's.
     """
-    foot_force = needs_foot_force(config)
-    models = [flat_ground(robot, config.physics_s, foot_force)]
+    models = [on_ground(robot, config)]
     for i in range(1, config.variants if rng is not None else 1):
         severity = i / (config.variants - 1)  # of loads: some worlds are to be easy
-        m = flat_ground(robot, config.physics_s, foot_force)
+        m = on_ground(robot, config)
+        if config.roughness_m:
+            roughen(m, severity * config.roughness_m * rng.random((CELLS, CELLS)))
         feet = [g for g in range(m.ngeom) if "foot" in m.geom(g).name]
         m.geom_friction[feet, 0] = rng.uniform(*config.friction)
         m.geom_solref[feet, 0] = rng.uniform(*config.softness_s)
@@ -124,6 +128,11 @@ class ArmMotion:
     def begin_at(self, mask: np.ndarray, pose: np.ndarray) -> None:
         """Put the masked worlds' arms into poses (k, 14), where they stay until their first goal."""
         self.target[mask] = self.goal[mask] = pose
+
+    @property
+    def ahead(self) -> np.ndarray:
+        """Where the arms are heading (n, 14), rad."""
+        return self.goal
 
     def step(self, amplitude: np.ndarray) -> np.ndarray:
         """Advance 20 ms; return the targets (n, 14), rad. amplitude: (n,), or one number for all."""

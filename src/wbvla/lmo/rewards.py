@@ -58,6 +58,9 @@ class Step:
     air_s: np.ndarray  # (n, 2) how long a foot was in the air, in the step in which it lands; 0 otherwise
     foot_force: np.ndarray  # (n, 2, 3) of the ground on the feet, world axes, N; zeros unless a row needs it
     nominal_m: float  # pelvis height of the default pose
+    com_xy: np.ndarray  # (n, 2) centre of mass, world, m; zeros unless a row needs it
+    corner_xy: np.ndarray  # (n, 2, C, 2) the soles' corners, world, m
+    latent_size: np.ndarray  # (n,) length of the latent action; zeros without one
 
     @property
     def xp(self):
@@ -87,6 +90,14 @@ def _at_rest(s: Step) -> np.ndarray:
 def _tall(s: Step) -> np.ndarray:
     """Commanded within half a centimetre of the nominal height or above."""
     return s.height_ref >= s.nominal_m - 0.005
+
+
+def _inside_support(s: Step) -> np.ndarray:
+    """Distance of the centre of mass from the edge of the feet's convex hull, m, negative outside; 32 directions."""
+    angle = s.xp.arange(32) * s.xp.pi / 16
+    directions = s.xp.stack([s.xp.cos(angle), s.xp.sin(angle)])
+    corners = s.corner_xy.reshape(len(s.height), -1, 2)
+    return s.xp.amin(s.xp.amax(corners @ directions, axis=1) - s.com_xy @ directions, axis=1)
 
 
 def _second_difference(s: Step) -> np.ndarray:
@@ -128,9 +139,12 @@ TERMS: dict[str, Callable[[Step], np.ndarray]] = {
     "stand_level": lambda s: ~s.moving * abs(s.foot_gap[:, 0]),
     "stand_still": lambda s: ~s.moving * s.xp.clip(_square(s.velocity) + _square(s.gyro), 0, 4),
     "alive": lambda s: s.xp.ones(len(s.height)),
-    "drift_xy": lambda s: s.xp.exp(-_square(s.drift[:, :2]) / 0.004),
+    "drift_xy": lambda s: s.xp.exp(-_square(s.drift[:, :2]) / 0.015),
     "drift_yaw": lambda s: s.xp.exp(-(s.drift[:, 2] ** 2) / 0.006),
     "place_xy": lambda s: s.xp.exp(-_square(s.misplaced[:, :2]) / 0.01),
+    "place_error": lambda s: s.xp.hypot(
+        s.misplaced[:, 0], s.misplaced[:, 1]
+    ),  # pulls from far, where the kernel is flat
     "place_yaw": lambda s: s.xp.exp(-(s.misplaced[:, 2] ** 2) / 0.02),
     "rest_speed": lambda s: _at_rest(s) * s.xp.clip(_square(s.dq), 0, 60),
     "rest_action_rate": lambda s: _at_rest(s) * _square(s.action - s.last_action),
@@ -158,6 +172,17 @@ TERMS: dict[str, Callable[[Step], np.ndarray]] = {
     "tracking_ang_vel": lambda s: s.xp.exp(-((s.gyro[:, 2] - s.v_ref[:, 2]) ** 2) / 0.25),
     "joint_torque": lambda s: _square(s.torque),
     "joint_tracking": lambda s: _square(s.target_error[:, :12]),
+    # Tutorial 003.
+    "orientation": lambda s: s.xp.exp(-5 * _square(s.xp.arctan2(s.gravity[:, :2], -s.gravity[:, 2:]))),
+    "angular_velocity": lambda s: s.xp.exp(-2 * s.xp.linalg.norm(s.gyro, axis=1)),
+    "linear_velocity": lambda s: s.xp.exp(-4 * s.xp.linalg.norm(s.velocity[:, :2] - s.v_ref[:, :2], axis=1)),
+    "foot_contact": lambda s: _contact(s).any(1),
+    "manipulation_support": lambda s: s.xp.exp(
+        -3 * (abs(s.foot_gap[:, 1]) - 0.3 - 0.15 * s.xp.tanh(s.latent_size / 10)) ** 2
+    ),
+    "com_stability": lambda s: s.xp.clip(_inside_support(s), 0, 1),
+    "energy": lambda s: s.xp.exp(-0.01 * _square(s.action)),
+    "action_smoothness": lambda s: s.xp.exp(-5 * _square(s.action - s.last_action)),
 }
 
 

@@ -118,7 +118,7 @@ class TorchRandom:
         size = (size,) if isinstance(size, int) else size
         return torch.randint(low, high, size, generator=self.generator, device=self.xp.device)
 
-    def normal(self, mean: float, std: float, size) -> torch.Tensor:
+    def normal(self, mean: float = 0.0, std: float = 1.0, size=None) -> torch.Tensor:
         """Draw from a normal distribution."""
         return mean + std * torch.randn(size, generator=self.generator, device=self.xp.device)
 

@@ -96,7 +96,7 @@ def run(cfg: TrainLmo) -> dict:
     elif cfg.init:
         trainer.begin_with(Path(cfg.init))
     start, start_steps, saved, result = time.time(), trainer.steps, time.time(), {}
-    last = False
+    last = trainer.steps >= cfg.steps
     try:
         while not last:
             row = trainer.update()
@@ -122,6 +122,8 @@ def run(cfg: TrainLmo) -> dict:
         trainer.save(out)
         print(f"interrupted: checkpoint at {trainer.steps:,} steps kept in {out}; the same command continues")
         raise
+    if not result:  # there was nothing left to train
+        result = trainer.evaluate()
     command = f"wbvla lmo train --recipe {cfg.recipe} --robot {cfg.robot} --seed {cfg.seed}"
     command += f" --engine {cfg.engine}" * (cfg.engine != "cpu") + f" --worlds {cfg.worlds}" * (cfg.worlds > 0)
     export(trainer, out / "export", command, result)

@@ -9,9 +9,9 @@ from wbvla.lmo.observation import STANDARD
 from wbvla.lmo.odometry import OdometryConfig
 
 REWARDS = (
-    ("track_xy", 1.8), ("track_xy_wide", 1.0), ("track_yaw", 1.5), ("track_yaw_wide", 1.0),
-    ("track_height", 0.8), ("height_error", -4.0), ("drift_xy", 1.0), ("drift_yaw", 1.0),
-    ("place_xy", 1.5), ("place_yaw", 1.5),
+    ("track_xy", 2.5), ("track_xy_wide", 1.0), ("track_yaw", 1.5), ("track_yaw_wide", 1.0),
+    ("track_height", 0.8), ("height_error", -4.0), ("drift_xy", 2.0), ("drift_yaw", 1.0),
+    ("place_xy", 3.0), ("place_error", -8.0), ("place_yaw", 1.5),
     ("upright", -3.0), ("torso_upright", -2.0), ("torso_oscillation", -0.05), ("torso_yaw_oscillation", -0.15),
     ("roll_pitch_rate", -0.08), ("vertical_velocity", -1.0),
     ("contact_schedule", 0.25), ("swing_height", -30.0), ("foot_slip", -0.4), ("foot_flat", -1.0),
@@ -41,6 +41,12 @@ TUTORIAL_000_REWARDS = (
     ("joint_torque", -0.0002), ("action_rate", -0.01), ("feet_air_time", 1.0),
 )  # fmt: skip
 TUTORIAL_000_TERMS = ("flags", "height_ref", "gyro", "gravity", "q_lmo", "dq_lmo", "last_action")
+# Tutorial 003: 294 numbers with the 12 joints of the legs; a robot whose policy owns the waist too has two more each.
+TUTORIAL_003_TERMS = ("q_lmo", "dq_lmo", "quaternion", "gyro", "accelerometer", "foot_contacts", "latent")
+TUTORIAL_003_REWARDS = (
+    ("orientation", 0.25), ("angular_velocity", 0.10), ("linear_velocity", 0.10), ("foot_contact", 0.05),
+    ("manipulation_support", 0.20), ("com_stability", 0.15), ("energy", 0.05), ("action_smoothness", 0.10),
+)  # fmt: skip
 PAPER_TERMS = ("flags", "height_ref", "gyro", "gravity", "q", "dq", "last_action")
 
 
@@ -56,6 +62,7 @@ class LmoConfig:
         variants: compiled model variants for randomisation of friction, masses, gains.
         friction: range of the feet's sliding friction. softness_s: range of their contacts' time constant.
         torso_kg, wrist_kg: ranges of added mass; the first variants get a small share of it, the last all.
+        roughness_m: largest bumps of the ground; the first variants walk on flat ground.
         com_m: how far the trunk's centre of mass moves. gains: share by which the joints' gains vary.
         link_mass: share by which each link's mass varies. torque_noise: share of each joint's torque limit.
         sensor_lag_share: share of worlds whose joints and IMU arrive one step late.
@@ -86,6 +93,7 @@ class LmoConfig:
     softness_s: tuple[float, float] = (0.02, 0.03)
     torso_kg: tuple[float, float] = (-1.0, 3.0)
     wrist_kg: tuple[float, float] = (0.0, 1.5)
+    roughness_m: float = 0.0
     com_m: float = 0.03
     gains: float = 0.15
     link_mass: float = 0.0
@@ -101,7 +109,7 @@ class LmoConfig:
     slowest: float = 0.5
     terms: tuple[str, ...] = STANDARD
     history: int = 1
-    odometry: OdometryConfig = OdometryConfig()
+    odometry: OdometryConfig = OdometryConfig(steer_per_s=0.8)
     rewards: tuple[tuple[str, float], ...] = REWARDS
     episode_s: float = 20.0
     harness: bool = True
@@ -111,7 +119,7 @@ class LmoConfig:
     epochs: int = 3
     minibatches: int = 4
     learning_rate: float = 1e-3
-    entropy: float = 0.001
+    entropy: float = 0.0
     desired_kl: float = 0.03
     initial_std: float = 0.6
     shaping: ShapingConfig = ShapingConfig(rests=True)
@@ -123,9 +131,11 @@ def lmo_g1() -> LmoConfig:
 
 
 def lmo_g1_stage2() -> LmoConfig:
-    """Return the second stage: start it from a run of `lmo_g1`. Wider everything."""
+    """Return the second stage: start it from a run of `lmo_g1`. Wider everything, larger batches, less exploration."""
     return replace(
         LmoConfig(),
+        worlds=256,
+        steps_per_update=32,
         variants=32,
         friction=(0.3, 1.5),
         torso_kg=(-3.0, 5.0),
@@ -140,7 +150,7 @@ def lmo_g1_stage2() -> LmoConfig:
         redraw_s=(1.5, 5.0),
         reversals=0.25,
         harness=False,
-        initial_std=0.45,
+        initial_std=0.35,
     )
 
 
@@ -154,14 +164,38 @@ def lmo_x2_stage2() -> LmoConfig:
     return replace(lmo_g1_stage2(), heights_m=(0.45, 0.65))
 
 
+def lmo_g1_only_stage2() -> LmoConfig:
+    """Return the ablation without stage I: `lmo_g1_stage2` from the start, in the harness."""
+    return replace(lmo_g1_stage2(), harness=True, initial_std=LmoConfig().initial_std)
+
+
 def lmo_g1_no_direction() -> LmoConfig:
     """Return the ablation of `lmo_g1` without rows against drift (the paper's J_dir)."""
-    return replace(LmoConfig(), rewards=tuple(row for row in REWARDS if row[0].split("_")[0] not in ("drift", "place")))
+    return _without_direction(lmo_g1())
+
+
+def lmo_g1_stage2_no_direction() -> LmoConfig:
+    """Return the second stage of `lmo_g1_no_direction`."""
+    return _without_direction(lmo_g1_stage2())
+
+
+def _without_direction(config: LmoConfig) -> LmoConfig:
+    return replace(config, rewards=tuple(r for r in config.rewards if r[0].split("_")[0] not in ("drift", "place")))
+
+
+def lmo_g1_latent() -> LmoConfig:
+    """Return `lmo_g1` that also observes the latent action: the legs know what the arms are about to do."""
+    return replace(lmo_g1(), terms=(*STANDARD, "latent"))
 
 
 def lmo_g1_velocity() -> LmoConfig:
     """Return the baseline that tracks continuous velocities (tutorial 001, HOMIE-like) instead of flags."""
-    return replace(LmoConfig(), shaping=ShapingConfig(kind="velocity", rests=True))
+    return replace(lmo_g1(), shaping=ShapingConfig(kind="velocity", rests=True))
+
+
+def lmo_g1_stage2_velocity() -> LmoConfig:
+    """Return the second stage of `lmo_g1_velocity`."""
+    return replace(lmo_g1_stage2(), shaping=ShapingConfig(kind="velocity", rests=True))
 
 
 def lmo_paper() -> LmoConfig:
@@ -180,6 +214,7 @@ def lmo_paper() -> LmoConfig:
         friction=(0.1, 3.0),
         torso_kg=(-5.0, 10.0),
         wrist_kg=(-0.1, 0.3),
+        roughness_m=0.03,
         link_mass=0.2,
         torque_noise=0.05,
         push_m_s=0.5,
@@ -222,6 +257,37 @@ def lmo_tutorial_000_stage2() -> LmoConfig:
     )
 
 
+def lmo_tutorial_003() -> LmoConfig:
+    """Return tutorial 003: no command but the latent action, its rewards, randomisation and PPO numbers.
+
+    Its weights are a fifth of the other recipes', so they count five times; 4096 worlds are for many cores. The noise
+    of the latent action is wbvla.lmo.latent.NOISE.
+    """
+    return replace(
+        LmoConfig(),
+        shaping=ShapingConfig(),
+        rewards=tuple((name, 5 * weight) for name, weight in TUTORIAL_003_REWARDS),
+        terms=TUTORIAL_003_TERMS,
+        lift_rad=0.0,
+        physics_s=0.005,
+        substeps=4,
+        friction=(0.3, 1.5),
+        torso_kg=(0.0, 0.0),
+        wrist_kg=(0.0, 2.5),
+        gains=0.2,
+        roughness_m=0.05,
+        com_m=0.05,
+        push_m_s=0.0,
+        shove_n=50.0,
+        shove_nm=0.0,
+        hidden=(256, 256, 128),
+        steps_per_update=24,
+        epochs=5,
+        learning_rate=3e-4,
+        entropy=0.01,
+    )
+
+
 def tiny(config: LmoConfig) -> LmoConfig:
     """Return a seconds-long twin of a configuration."""
     return replace(config, worlds=16, steps_per_update=16, variants=2, hidden=(32, 32), minibatches=2)
@@ -230,8 +296,9 @@ def tiny(config: LmoConfig) -> LmoConfig:
 RECIPES = {
     recipe.__name__: recipe
     for recipe in (
-        lmo_g1, lmo_g1_stage2, lmo_g1_no_direction, lmo_g1_velocity, lmo_x2, lmo_x2_stage2, lmo_paper,
-        lmo_paper_stage2, lmo_tutorial_000, lmo_tutorial_000_stage2,
+        lmo_g1, lmo_g1_stage2, lmo_g1_only_stage2, lmo_g1_no_direction, lmo_g1_stage2_no_direction, lmo_g1_velocity,
+        lmo_g1_stage2_velocity, lmo_g1_latent, lmo_x2, lmo_x2_stage2, lmo_paper,
+        lmo_paper_stage2, lmo_tutorial_000, lmo_tutorial_000_stage2, lmo_tutorial_003,
     )
 }  # fmt: skip
 

@@ -1,6 +1,6 @@
 """Recorded arm motion: the committed clip, or anybody's recording; (T, 14) rad at 50 Hz out.
 
-The committed clip is 60 s of two-handed work made by benchmarks/make_arm_clip.py. A recording is an .npz with
+A robot's committed clip is 60 s of two-handed work made by benchmarks/make_arm_clip.py. A recording is an .npz with
 `arms_rad` (T, 14) and `fps`, or a LeRobot dataset (its folder, or one .parquet) whose first 14 action entries are the
 arms, left then right.
 """
@@ -14,13 +14,17 @@ import numpy as np
 
 from wbvla.lmo.command import STEP_S
 
-COMMITTED = Path(__file__).parent / "arm_clip.npz"
 JOIN_S = 1.0  # episodes of a dataset are joined by a straight path of a second
 
 
-def load_clip(path: str | Path = "") -> np.ndarray:
+def committed(robot: str) -> Path:
+    """Return the file of a robot's committed clip."""
+    return Path(__file__).parent / f"arm_clip_{robot}.npz"
+
+
+def load_clip(path: str | Path) -> np.ndarray:
     """Return a recording as (T, 14) rad at 50 Hz. Raises ValueError with one line if it cannot be read."""
-    path = Path(path) if path else COMMITTED
+    path = Path(path)
     if not path.exists():
         raise ValueError(f"no arm motion at {path}: expected an .npz or a LeRobot dataset")
     motion, fps = _npz(path) if path.suffix == ".npz" else _lerobot(path)

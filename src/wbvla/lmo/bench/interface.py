@@ -24,7 +24,7 @@ TERMS = {
     "last_action": ACTIONS, "q_lmo": ACTIONS, "dq_lmo": ACTIONS, "clock": ANY, "constant": ANY,
 }  # fmt: skip
 HEIGHT_TERMS = {"height_ref", "height_command"}
-TERM_FIELDS = ("name", "width", "scale", "offset", "clip", "joints", "value", "offsets", "at_rest")
+TERM_FIELDS = ("name", "width", "entries", "scale", "offset", "clip", "joints", "value", "offsets", "at_rest")
 REQUIRED = (
     *("robot", "rate_hz", "joints", "owned_by_lmo", "kp", "kd", "default_rad"),
     *("observation", "action_scale_rad", "nominal_height_m"),
@@ -34,7 +34,7 @@ HISTORY = {"layout": ("frames", "terms"), "newest": ("first", "last"), "fill": (
 
 @dataclass(frozen=True)
 class Term:
-    """One piece of the observation: clip(value - offset, -clip, clip) * scale.
+    """One piece of the observation: clip(value[entries] - offset, -clip, clip) * scale.
 
     Attributes:
         joints: indices into the robot's order, for q, q_rad and dq. value: of a constant.
@@ -43,6 +43,7 @@ class Term:
 
     name: str
     width: int
+    entries: np.ndarray
     scale: np.ndarray
     offset: np.ndarray
     clip: float
@@ -211,14 +212,20 @@ class _Reader:
         offsets = self.numbers(f"{field}.offsets", offsets, len(offsets) if isinstance(offsets, list) else 1)
         any_width = 2 * len(offsets) if name == "clock" else row.get("width", 1)
         width = {JOINTS: len(joints), ACTIONS: actions, ANY: any_width}.get(TERMS[name], TERMS[name])
+        entries = row.get("entries", list(range(width)) if type(width) is int else [])
+        if not isinstance(entries, list) or not all(type(i) is int and 0 <= i < width for i in entries):
+            raise self.wrong(f"{field}.entries", entries, f"indices below {width}")
+        full, width = width, len(entries)
         if row.get("width", width) != width or type(width) is not int or width < 1:
             raise self.wrong(f"{field}.width", row.get("width"), f"{width} for term {name!r}")
         widest = MAX_DQ if name in ("dq", "dq_lmo") else 1e9
         numbers = lambda key, default: self.numbers(f"{field}.{key}", row.get(key, default), width)  # noqa: E731
+        whole = lambda key: self.numbers(f"{field}.{key}", row.get(key, 0.0), full)  # noqa: E731
         return Term(
-            name=name, width=width, scale=numbers("scale", 1.0), offset=numbers("offset", 0.0), joints=joints,
+            name=name, width=width, entries=np.array(entries), scale=numbers("scale", 1.0),
+            offset=numbers("offset", 0.0), joints=joints,
             clip=float(self.numbers(f"{field}.clip", row.get("clip", widest), 1)[0]),
-            value=numbers("value", 0.0), offsets=offsets, at_rest=numbers("at_rest", 0.0) if "at_rest" in row else None,
+            value=whole("value"), offsets=offsets, at_rest=whole("at_rest") if "at_rest" in row else None,
         )  # fmt: skip
 
     def history(self) -> History:

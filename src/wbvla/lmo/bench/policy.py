@@ -87,7 +87,7 @@ class Policy:
 
         return {
             "flags": lambda t: flags,
-            "v_ref": lambda t: shaper.v_ref if i.shaped else velocity,
+            "v_ref": lambda t: self.odometry.steer(shaper.v_ref if i.shaped else velocity),
             "velocity_command": lambda t: velocity,
             "height_ref": lambda t: (shaper.height_ref if i.shaped else height)[:, None] - i.nominal_m,
             "height_command": lambda t: height[:, None],
@@ -193,4 +193,4 @@ def open_policy(policy: str, contract: str, robot: Robot) -> Policy:
 
 
 def _scaled(t: Term, value: np.ndarray) -> np.ndarray:
-    return np.clip(value - t.offset, -t.clip, t.clip) * t.scale
+    return np.clip(value[:, t.entries] - t.offset, -t.clip, t.clip) * t.scale

@@ -93,8 +93,6 @@ def _check(cfg: BenchLmo) -> None:
             raise ValueError(f"--{flag}: got {getattr(cfg, flag)}, expected {least} or more")
     if (cfg.protocol == "follow") != bool(cfg.file):
         raise ValueError("--file names the recording for --protocol follow, and goes with no other protocol")
-    if cfg.protocol == "stability" and cfg.robot != "g1" and not cfg.arms:
-        raise ValueError(f"--arms: the committed arm motion is the G1's; name a recording of robot {cfg.robot!r}")
     if cfg.json and Path(cfg.json).is_dir():
         raise ValueError(f"--json: {cfg.json} is a folder, expected a file")
 
@@ -114,14 +112,16 @@ def _protocol(cfg: BenchLmo):
 
 
 def _policy_and_setting(cfg: BenchLmo):
-    from wbvla.lmo.bench.arms import load_clip
+    from wbvla.lmo.bench.arms import committed, load_clip
     from wbvla.lmo.bench.draw import Setting
     from wbvla.lmo.bench.policy import open_policy
     from wbvla.robots import get_robot
 
     robot = get_robot(cfg.robot)
     policy = open_policy(cfg.policy, cfg.contract, robot)
-    return policy, Setting(robot, policy.interface.default, policy.interface.nominal_m, load_clip(cfg.arms))
+    return policy, Setting(
+        robot, policy.interface.default, policy.interface.nominal_m, load_clip(cfg.arms or committed(cfg.robot))
+    )
 
 
 def _score_all(cfg: BenchLmo, physics, policy, setting, cells, rows: list, progress) -> None:
@@ -175,8 +175,8 @@ def _source(cfg: BenchLmo) -> dict:
     """Return which recordings were used, by hash."""
     import hashlib
 
-    from wbvla.lmo.bench.arms import COMMITTED
+    from wbvla.lmo.bench.arms import committed
 
-    files = {"file": cfg.file, "arms": cfg.arms or str(COMMITTED) if cfg.protocol == "stability" else ""}
+    files = {"file": cfg.file, "arms": cfg.arms or str(committed(cfg.robot)) if cfg.protocol == "stability" else ""}
     digest = lambda path: hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else path.name  # noqa: E731
     return {key: digest(Path(name)) for key, name in files.items() if name}
