@@ -139,8 +139,8 @@ def test_every_recipe_that_fits_a_robot_is_a_task():
     from mjlab.tasks.registry import list_tasks
 
     names = {name for name in list_tasks() if name.startswith("Wbvla-LMO-")}
-    assert {"Wbvla-LMO-G1", "Wbvla-LMO-G1-Stage2", "Wbvla-LMO-G1-Paper", "Wbvla-LMO-X2"} <= names
-    assert not {"Wbvla-LMO-X2-Paper", "Wbvla-LMO-X2-G1"} & names
+    assert {"Wbvla-LMO-G1", "Wbvla-LMO-G1-Stage2", "Wbvla-LMO-X2"} <= names
+    assert not {"Wbvla-LMO-G1-Paper", "Wbvla-LMO-X2-G1"} & names, "uneven ground; another robot's"
 
 
 @pytest.mark.slow
@@ -148,7 +148,7 @@ def test_every_recipe_that_fits_a_robot_is_a_task():
     ("robot", "recipe"), [("g1", "lmo_g1_stage2"), ("g1", "lmo_paper"), ("g1", "lmo_g1_latent"), ("x2", "lmo_x2")]
 )
 def test_one_step_from_the_same_state_is_the_same_on_both_engines(robot, recipe):
-    compare(walked(recipe, get_robot(robot)))
+    compare(walked(recipe, get_robot(robot), roughness_m=0.0))
 
 
 @pytest.mark.slow
