@@ -1,18 +1,19 @@
-"""A network of the joints' drives: what a joint did and was told in the last moments in; its torque out. Numpy only.
+"""A network of the joints' drives: what a joint did and was told lately in; its torque out. Numpy or torch arrays.
 
 After Hwangbo et al. (Science Robotics, 2019): position error and velocity, now and a few samples back, through a small
-network for each kind of joint. Fitted by wbvla.lmo.actuator_fit; the CPU engine plugs it in instead of the PD.
+network for each kind of joint. Fitted by wbvla.lmo.actuator_fit; the training engines plug it in instead of the PD.
 """
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from wbvla.contract import load_contract, save_contract
+from wbvla.lmo.arrays import namespace
 from wbvla.lmo.command import STEP_S
 
 KIND = "lmo-actuator"
@@ -48,12 +49,14 @@ class ActuatorNet:
 
     def torque(self, error: np.ndarray, velocity: np.ndarray) -> np.ndarray:
         """Return torques (n, J), N m. error, velocity: (n, J, H), rad and rad/s, newest first."""
-        x = np.concatenate([error, velocity], axis=2).astype(np.float32).swapaxes(0, 1)  # one matrix product a joint
+        xp = namespace(error)
+        x = xp.asarray(xp.concatenate([error, velocity], axis=2), dtype=np.float32)
+        x = x.swapaxes(0, 1)  # one matrix product a joint
         *hidden, (weight, bias) = self._by_joint
         for w, b in hidden:
             x = x @ w + b
-            x /= 1 + np.abs(x)
-        return (x @ weight + bias)[:, :, 0].T.astype(float)
+            x /= 1 + abs(x)
+        return xp.asarray((x @ weight + bias)[:, :, 0].T, dtype=float)
 
     def save(self, folder: Path, facts: dict) -> None:
         """Write actuator.safetensors and actuator.json; `facts` (scores, origin) go into the latter."""
@@ -100,11 +103,11 @@ class ActuatorState:
 
     STATE = ("error", "velocity", "fresh")
 
-    def __init__(self, net: ActuatorNet, n: int) -> None:
-        self.net = net
-        self.error = np.zeros((n, len(net.joints), net.history), np.float32)
-        self.velocity = np.zeros_like(self.error)
-        self.fresh = np.ones(n, bool)
+    def __init__(self, net: ActuatorNet, n: int, xp=np) -> None:
+        self.xp, shape = xp, (n, len(net.joints), net.history)
+        self.net = replace(net, layers=tuple((xp.array(weight), xp.array(bias)) for weight, bias in net.layers))
+        self.error, self.velocity = xp.zeros(shape, np.float32), xp.zeros(shape, np.float32)
+        self.fresh = xp.ones(n, bool)
 
     @property
     def substeps(self) -> int:
@@ -121,7 +124,7 @@ class ActuatorState:
         error: (n, J) target - q, rad; velocity: (n, J) rad/s.
         """
         for past, now in ((self.error, error), (self.velocity, velocity)):
-            past[:, :, 1:] = past[:, :, :-1].copy()
+            past[:, :, 1:] = self.xp.copy(past[:, :, :-1])
             past[:, :, 0] = now
             past[self.fresh] = now[self.fresh, :, None]
         self.fresh[:] = False

@@ -122,19 +122,20 @@ class ClipMotion(ArmMotion):
 
     STATE = (*ArmMotion.STATE, "playing", "begin", "played_s", "clip_s", "rate", "approach", "mirrored")
 
-    def __init__(self, robot: Robot, n: int, rng: np.random.Generator, trajectories: Sequence[np.ndarray]) -> None:
-        super().__init__(robot, n, rng)
+    def __init__(self, robot: Robot, n: int, rng: np.random.Generator, trajectories: Sequence[np.ndarray], xp=np):
+        super().__init__(robot, n, rng, xp)
         arms = slice(robot.n_lmo, robot.n_lmo + 14)
         index, sign = robot.mirror()
-        self._other_side = index[arms] - robot.n_lmo, sign[arms]
-        self._low, self._high = robot.range_rad[arms].T
-        self._rows = np.concatenate(trajectories)
-        self._count = np.array([len(t) for t in trajectories])
-        self._first = np.cumsum(self._count) - self._count
-        self.plays = np.arange(n) < (n + 1) // 2
-        self.playing = np.tile(self.default, (n, 1))  # targets before amplitude and noise
-        self.begin, self.played_s, self.clip_s = np.zeros(n), np.zeros(n), np.zeros(n)  # begin: row, not whole
-        self.rate, self.approach, self.mirrored = np.ones(n), np.ones(n), np.zeros(n, bool)
+        self._other_side = xp.array(index[arms] - robot.n_lmo), xp.array(sign[arms])
+        self._low, self._high = xp.array(robot.range_rad[arms]).T
+        self._rows = xp.array(np.concatenate(trajectories))
+        count = np.array([len(t) for t in trajectories])
+        self._chance = count / count.sum()
+        self._count, self._first = xp.array(count), xp.array(np.cumsum(count) - count)
+        self.plays = xp.arange(n) < (n + 1) // 2
+        self.playing = xp.tile(self.default, (n, 1))  # targets before amplitude and noise
+        self.begin, self.played_s, self.clip_s = xp.zeros(n), xp.zeros(n), xp.zeros(n)  # begin: row, not whole
+        self.rate, self.approach, self.mirrored = xp.ones(n), xp.ones(n), xp.zeros(n, bool)
         self._draw(self.plays)
 
     def reset(self, mask: np.ndarray) -> None:
@@ -151,50 +152,51 @@ class ClipMotion(ArmMotion):
     @property
     def ahead(self) -> np.ndarray:
         """Where the arms are heading (n, 14), rad: a clip's pose now, or the goal."""
-        return np.where(self.plays[:, None], self._at_clip(), self.goal)
+        return self.xp.where(self.plays[:, None], self._at_clip(), self.goal)
 
     def step(self, amplitude: np.ndarray) -> np.ndarray:
         """Advance 20 ms; return the targets (n, 14), rad.
 
         amplitude: (n,), or one number for all; scales deviations from the default, and noise.
         """
-        targets = super().step(amplitude).copy()
+        xp = self.xp
+        targets = xp.copy(super().step(amplitude))
         self._draw(self.plays & (self.played_s >= self.clip_s))
         step_rad = MAX_SPEED_RAD_S * STEP_S
-        there = np.abs(self._at_clip() - self.playing).max(1) <= step_rad
+        there = xp.amax(abs(self._at_clip() - self.playing), axis=1) <= step_rad
         pace = self.rate + self.rng.uniform(-JITTER, JITTER, self.n)
-        self.played_s = np.where(there, np.minimum(self.clip_s, self.played_s + pace * STEP_S), self.played_s)
-        limit = np.where(there, step_rad, self.approach * STEP_S)[:, None]
-        self.playing = self.playing + np.clip(self._at_clip() - self.playing, -limit, limit)
+        self.played_s = xp.where(there, xp.minimum(self.clip_s, self.played_s + pace * STEP_S), self.played_s)
+        limit = xp.where(there, step_rad, self.approach * STEP_S)[:, None]
+        self.playing = self.playing + xp.clip(self._at_clip() - self.playing, -limit, limit)
         noise = self.rng.normal(0.0, NOISE_RAD, self.playing.shape)
-        amplitude = np.broadcast_to(amplitude, self.n)[:, None]
-        played = np.clip(self.default + amplitude * (self.playing - self.default + noise), self._low, self._high)
+        amplitude = xp.broadcast_to(amplitude, self.n)[:, None]
+        played = xp.clip(self.default + amplitude * (self.playing - self.default + noise), self._low, self._high)
         targets[self.plays] = played[self.plays]
         return targets
 
     def _at_clip(self) -> np.ndarray:
         """Return the trajectories at the worlds' times, (n, 14); linear between rows."""
         at = self.begin + self.played_s / STEP_S
-        row = np.minimum(at.astype(int), len(self._rows) - 2)
+        row = self.xp.clip(self.xp.asarray(at, int), None, len(self._rows) - 2)
         share = (at - row)[:, None]
         pose = (1 - share) * self._rows[row] + share * self._rows[row + 1]
         index, sign = self._other_side
-        return np.where(self.mirrored[:, None], pose[:, index] * sign, pose)
+        return self.xp.where(self.mirrored[:, None], pose[:, index] * sign, pose)
 
     def _draw(self, mask: np.ndarray) -> None:
         """Give the masked worlds a new clip; a trajectory's chance is its share of all recorded time."""
         k = int(mask.sum())
         if k == 0:
             return
-        which = self.rng.choice(len(self._count), k, p=self._count / self._count.sum())
+        which = self.rng.choice(len(self._count), k, p=self._chance)
         last_s = (self._count[which] - 1) * STEP_S
-        self.clip_s[mask] = clip_s = np.minimum(self.rng.uniform(*CLIP_S, k), last_s)
+        self.clip_s[mask] = clip_s = self.xp.minimum(self.rng.uniform(*CLIP_S, k), last_s)
         self.begin[mask] = self._first[which] + self.rng.random(k) * (last_s - clip_s) / STEP_S
         self.played_s[mask] = 0.0
         self.rate[mask], self.approach[mask] = self.rng.uniform(*RATE, k), self.rng.uniform(*APPROACH_RAD_S, k)
         self.mirrored[mask] = self.rng.random(k) < 0.5
 
 
-def arm_motion(robot: Robot, n: int, rng: np.random.Generator, paths: Sequence[str] = ()) -> ArmMotion:
+def arm_motion(robot: Robot, n: int, rng: np.random.Generator, paths: Sequence[str] = (), xp=np) -> ArmMotion:
     """Return random goals for all worlds or, given trajectories, clips for half of them. Raises ValueError."""
-    return ClipMotion(robot, n, rng, load_trajectories(paths, robot)) if paths else ArmMotion(robot, n, rng)
+    return ClipMotion(robot, n, rng, load_trajectories(paths, robot), xp) if paths else ArmMotion(robot, n, rng, xp)

@@ -1,6 +1,6 @@
 """Command shaping: ternary flags and height in; reference velocity, reference height, gait phase and swing out.
 
-Pure numpy, batched over worlds; the training engines and the robot's controller run the same code.
+Batched over worlds, numpy or torch; the training engines and the robot's controller run the same code.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wbvla.lmo.arrays import namespace
 from wbvla.lmo.odometry import STEP_S, Odometry
 
 SHAPINGS = ("gate", "paper-literal", "velocity")
@@ -53,23 +54,24 @@ def is_disturbed(odometry: Odometry, gravity: np.ndarray) -> np.ndarray:
 
     gravity: (n, 3) unit vectors in the pelvis frame.
     """
-    moved = np.hypot(*odometry.velocity[:, :2].T) > DISTURBED_M_S
+    xp = namespace(gravity)
+    moved = xp.hypot(*odometry.velocity[:, :2].T) > DISTURBED_M_S
     x, y, yaw = odometry.error.T
-    misplaced = (np.hypot(x, y) > MISPLACED_M) | (np.abs(yaw) > MISPLACED_RAD)
-    return moved | misplaced | (np.hypot(*gravity[:, :2].T) > DISTURBED_TILT)
+    misplaced = (xp.hypot(x, y) > MISPLACED_M) | (abs(yaw) > MISPLACED_RAD)
+    return moved | misplaced | (xp.hypot(*gravity[:, :2].T) > DISTURBED_TILT)
 
 
 class CommandShaper:
-    """State of the command shaping for `n` worlds."""
+    """State of the command shaping for `n` worlds, in arrays of the namespace `xp`."""
 
-    def __init__(self, n: int, height_m: float, config: ShapingConfig) -> None:
-        self.config, self.height_m = config, height_m
-        self.goal = np.tile(np.array(config.goal), (n, 1))
-        self.sbar = np.zeros((n, 3))
-        self.v_ref = np.zeros((n, 3))
-        self.height_ref = np.full(n, height_m)
-        self.phase = np.zeros(n)
-        self.alarm = np.zeros(n, int)  # steps for which the clock runs on after a disturbance
+    def __init__(self, n: int, height_m: float, config: ShapingConfig, xp=np) -> None:
+        self.config, self.height_m, self.xp = config, height_m, xp
+        self.goal = xp.tile(xp.array(config.goal), (n, 1))
+        self.sbar = xp.zeros((n, 3))
+        self.v_ref = xp.zeros((n, 3))
+        self.height_ref = xp.full(n, height_m)
+        self.phase = xp.zeros(n)
+        self.alarm = xp.zeros(n, int)  # steps for which the clock runs on after a disturbance
 
     def reset(self, worlds: np.ndarray, phase: np.ndarray | float = 0.0) -> None:
         """Put worlds (bool mask or indices) at rest at the nominal height."""
@@ -82,7 +84,7 @@ class CommandShaper:
     @property
     def moving(self) -> np.ndarray:
         """Worlds whose command is not rest, shape (n,) bool."""
-        return np.abs(self.sbar).max(axis=1) > 0.1
+        return self.xp.amax(abs(self.sbar), axis=1) > 0.1
 
     def step(self, flags: np.ndarray, height_m: np.ndarray, disturbed: np.ndarray | bool = False) -> None:
         """Advance by one 20 ms step.
@@ -90,30 +92,31 @@ class CommandShaper:
         flags: (n, 3) in {-1, 0, 1}, or velocities over goal for kind "velocity". height_m: (n,) commanded pelvis
         height. disturbed: (n,) from `is_disturbed`.
         """
-        c = self.config
+        c, xp = self.config, self.xp
         self.sbar += c.rate * (flags - self.sbar)
         if c.kind == "gate":
-            self.v_ref = self.goal * np.tanh(c.alpha * self.sbar) / np.tanh(c.alpha)
+            self.v_ref = self.goal * xp.tanh(c.alpha * self.sbar) / np.tanh(c.alpha)
         elif c.kind == "paper-literal":
-            self.v_ref = self.goal * np.tanh(c.alpha * (flags - self.sbar))
+            self.v_ref = self.goal * xp.tanh(c.alpha * (flags - self.sbar))
         else:
             self.v_ref = self.goal * self.sbar
         limit = c.height_rate_m_s * STEP_S
-        self.height_ref += np.clip(height_m - self.height_ref, -limit, limit)
-        self.alarm = np.where(disturbed, ALARM_STEPS, np.maximum(self.alarm - 1, 0))
+        self.height_ref += xp.clip(height_m - self.height_ref, -limit, limit)
+        self.alarm = xp.where(disturbed, ALARM_STEPS, xp.clip(self.alarm - 1, 0, None))
         both_down = self.phase % 0.5 >= c.swing
         held = c.rests & both_down & ~self.moving & (self.alarm == 0)
-        self.phase = np.where(held, self.phase, (self.phase + c.gait_hz * STEP_S) % 1.0)
+        self.phase = xp.where(held, self.phase, (self.phase + c.gait_hz * STEP_S) % 1.0)
 
     def clock(self) -> np.ndarray:
         """Return sine and cosine of the gait phase, shape (n, 2)."""
-        angle = 2 * np.pi * self.phase
-        return np.stack([np.sin(angle), np.cos(angle)], axis=1)
+        angle, xp = 2 * np.pi * self.phase, self.xp
+        return xp.stack([xp.sin(angle), xp.cos(angle)], axis=1)
 
     def swing(self) -> np.ndarray:
         """Return the swing signal of the left and right foot in [0, 1], shape (n, 2); 0 = on the ground."""
-        phases = np.stack([self.phase, (self.phase + 0.5) % 1.0], axis=1)
-        return np.where(phases < self.config.swing, np.sin(np.pi * np.clip(phases / self.config.swing, 0, 1)), 0.0)
+        xp, share = self.xp, self.config.swing
+        phases = xp.stack([self.phase, (self.phase + 0.5) % 1.0], axis=1)
+        return xp.where(phases < share, xp.sin(np.pi * xp.clip(phases / share, 0, 1)), 0.0)
 
 
 def feedforward(swing: np.ndarray, height_ref: np.ndarray, height_m: float, leg_m: float, lift_rad: float):
@@ -122,13 +125,14 @@ def feedforward(swing: np.ndarray, height_ref: np.ndarray, height_m: float, leg_
     swing: (n, 2) from `CommandShaper.swing`; height_ref: (n,) m; leg_m: length of thigh plus shank; lift_rad: hip lift.
     The knee follows the law of cosines for a leg of two equal segments; hip and ankle keep the foot below and flat.
     """
-    offset = np.zeros((len(height_ref), 12))
+    xp = namespace(height_ref)
+    offset = xp.zeros((len(height_ref), 12))
 
     def knee(height):
-        reach = np.clip((height - (height_m - 0.97 * leg_m * 0.93)) / leg_m, 0.35, 0.99)
-        return 2.0 * np.arccos(reach)
+        reach = xp.clip((height - (height_m - 0.97 * leg_m * 0.93)) / leg_m, 0.35, 0.99)
+        return 2.0 * xp.arccos(reach)
 
-    bend = knee(height_ref) - knee(np.array(height_m))
+    bend = knee(height_ref) - knee(xp.array(height_m))
     for side, start in enumerate((0, 6)):
         up = lift_rad * swing[:, side]
         offset[:, start] = -up - 0.5 * bend

@@ -2,7 +2,8 @@
 
 In: actions (n, n_lmo). Out: actor and critic observations, rewards, terminations for n worlds, one 20 ms step at a
 time.
-The batch is stepped by `mujoco.rollout`; everything around it is vectorised numpy.
+The batch is stepped by `mujoco.rollout`; everything around it is vectorised over arrays of the namespace `xp`: numpy
+here, torch in the mjlab engine, which puts other physics under the same task.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from mujoco import rollout
 
 from wbvla.lmo.actuator import ActuatorNet, ActuatorState, use_torque
 from wbvla.lmo.arm_clips import arm_motion
+from wbvla.lmo.arrays import namespace
 from wbvla.lmo.command import STEP_S, CommandShaper, feedforward, is_disturbed
 from wbvla.lmo.latent import LatentIntent
 from wbvla.lmo.observation import History, actor_observation, layout
@@ -62,9 +64,9 @@ class Diverged(Exception):
 
 def in_pelvis_frame(quat: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Rotate world vectors (n, 3) by the inverse of unit quaternions (n, 4), w first."""
-    w, xyz = quat[:, :1], -quat[:, 1:]
-    twice = 2 * np.cross(xyz, v)
-    return v + w * twice + np.cross(xyz, twice)
+    xp, w, xyz = namespace(v), quat[:, :1], -quat[:, 1:]
+    twice = 2 * xp.cross(xyz, v)
+    return v + w * twice + xp.cross(xyz, twice)
 
 
 class CpuEngine:
@@ -73,19 +75,25 @@ class CpuEngine:
     With `training=False` nothing is randomised or reset, and the caller sets the commands.
     """
 
+    xp = np
+
     def __init__(
         self, robot: Robot, config: LmoConfig, worlds: int, seed: int, threads: int = 2, training: bool = True
     ):
         self.actuator: ActuatorState | None = None
         if config.actuator:
-            self.actuator = ActuatorState(ActuatorNet.load(config.actuator, robot.joints), worlds)
-            rate = self.actuator.net.rate_hz
-            config = replace(config, physics_s=1 / rate, substeps=self.actuator.substeps)
+            net = ActuatorNet.load(config.actuator, robot.joints)
+            self.actuator = ActuatorState(net, worlds, self.xp)
+            config = replace(config, physics_s=1 / net.rate_hz, substeps=self.actuator.substeps)
         self.robot, self.config, self.n, self.training = robot, config, worlds, training
+        self._build(seed, threads)
+        self._begin()
+
+    def _build(self, seed: int, threads: int) -> None:
+        """Make the random generator, the models and the arrays of the physics."""
+        config, worlds, training = self.config, self.n, self.training
         self.rng = np.random.default_rng(seed)
-        self.models = model_variants(robot, config, self.rng if training else None)
-        for model in self.models if self.actuator is not None else ():
-            use_torque(model, robot.array("kp"))
+        self.models = self._variants(self.rng if training else None)
         m = self.model = self.models[0]
         self.model_of_world = [self.models[i % len(self.models)] for i in range(worlds)]
         self.datas = [mujoco.MjData(m) for _ in range(threads)]
@@ -100,51 +108,61 @@ class CpuEngine:
         self._sensor_slice = {
             m.sensor(i).name: slice(m.sensor_adr[i], m.sensor_adr[i] + m.sensor_dim[i]) for i in range(m.nsensor)
         }
-        self.default, limits = robot.array("default"), robot.range_rad[: robot.n_lmo]
+
+    def _variants(self, rng: np.random.Generator | None) -> list[mujoco.MjModel]:
+        models = model_variants(self.robot, self.config, rng)
+        for model in models if self.actuator is not None else ():
+            use_torque(model, self.robot.array("kp"))
+        return models
+
+    def _begin(self) -> None:
+        """Make the task's arrays and the first episodes."""
+        robot, config, worlds, xp = self.robot, self.config, self.n, self.xp
+        self.default, limits = xp.array(robot.array("default")), xp.array(robot.range_rad[: robot.n_lmo])
         self.soft_limits = limits[:, 0] + 0.05, limits[:, 1] - 0.05
-        self.kp, self.kd = robot.array("kp")[: robot.n_lmo], robot.array("kd")[: robot.n_lmo]
-        self.effort, self.max_speed = robot.array("effort")[: robot.n_lmo], robot.array("velocity")[: robot.n_lmo]
+        fields = ("kp", "kd", "effort", "velocity")
+        self.kp, self.kd, self.effort, self.max_speed = (xp.array(robot.array(f)[: robot.n_lmo]) for f in fields)
         self.hips = [i for i, j in enumerate(robot.lmo_joints) if "hip_roll" in j or "hip_yaw" in j]
         self.ankles = [i for i, j in enumerate(robot.lmo_joints) if "ankle" in j]
         self.waist = [i for i, j in enumerate(robot.lmo_joints) if j.startswith("waist")]
         self.fall_height = robot.height_range_m[0] - FALL_BELOW_M
-        self.shaper = CommandShaper(worlds, robot.nominal_height_m, config.shaping)
-        self.legs = LegKinematics(robot)
-        self.arms = arm_motion(robot, worlds, self.rng, config.arms if training else ())
-        self.disturbance = Disturbance(worlds, self.rng, config.hand_force_share)
-        self.flags, self.height = np.zeros((worlds, 3)), np.full(worlds, robot.nominal_height_m)
-        self.command_left, self.episode_steps = np.zeros(worlds, int), np.zeros(worlds, int)
-        self.age = np.zeros(worlds, int)  # steps since the reset; episode_steps starts anywhere to spread the resets
+        self.shaper = CommandShaper(worlds, robot.nominal_height_m, config.shaping, xp)
+        self.legs = LegKinematics(robot, xp)
+        self.arms = arm_motion(robot, worlds, self.rng, config.arms if self.training else (), xp)
+        self.disturbance = Disturbance(worlds, self.rng, config.hand_force_share, xp)
+        self.flags, self.height = xp.zeros((worlds, 3)), xp.full(worlds, robot.nominal_height_m)
+        self.command_left, self.episode_steps = xp.zeros(worlds, int), xp.zeros(worlds, int)
+        self.age = xp.zeros(worlds, int)  # steps since the reset; episode_steps starts anywhere to spread the resets
         self.max_steps = int(config.episode_s / STEP_S)
         self.harness = 0.0
-        self.level = np.zeros(worlds)  # how hard each world is, 0 to 1: share of pushes and hand forces, see `opened`
-        self.actions = np.zeros((3, worlds, robot.n_lmo))  # newest first
-        self.targets = np.zeros((worlds, robot.n_lmo))
-        self.delayed = np.ones(worlds, bool)
-        self.odometry, self.yaw_rate = Odometry(worlds, config.odometry), np.zeros(worlds)
-        self.misplaced = np.zeros((worlds, 3))  # the true pose error
-        self.disturbed = np.zeros(worlds, bool)
-        self.lagged = np.zeros(worlds, bool)  # worlds whose joints and IMU arrive one step late
-        self.drift = np.zeros((worlds, 3))  # low-passed velocity minus reference: m/s, m/s, rad/s
-        self.last_dq, self.last_velocity = np.zeros((worlds, robot.n_lmo)), np.zeros((worlds, 3))
-        self.air_s = np.zeros((worlds, 2))
-        self.in_motion = np.zeros(worlds, bool)  # from a first flag until all are 0 and the robot has settled
-        self.heading_from = np.zeros(worlds)  # heading at the start of the motion plus what the reference turned since
+        self.level = xp.zeros(worlds)  # how hard each world is, 0 to 1: share of pushes and hand forces, see `opened`
+        self.actions = xp.zeros((3, worlds, robot.n_lmo))  # newest first
+        self.targets = xp.zeros((worlds, robot.n_lmo))
+        self.delayed = xp.ones(worlds, bool)
+        self.odometry, self.yaw_rate = Odometry(worlds, config.odometry, xp), xp.zeros(worlds)
+        self.misplaced = xp.zeros((worlds, 3))  # the true pose error
+        self.disturbed = xp.zeros(worlds, bool)
+        self.lagged = xp.zeros(worlds, bool)  # worlds whose joints and IMU arrive one step late
+        self.drift = xp.zeros((worlds, 3))  # low-passed velocity minus reference: m/s, m/s, rad/s
+        self.last_dq, self.last_velocity = xp.zeros((worlds, robot.n_lmo)), xp.zeros((worlds, 3))
+        self.air_s = xp.zeros((worlds, 2))
+        self.in_motion = xp.zeros(worlds, bool)  # from a first flag until all are 0 and the robot has settled
+        self.heading_from = xp.zeros(worlds)  # heading at the start of the motion plus what the reference turned since
         self.measured: dict[str, np.ndarray] = {}
-        self.history = History(worlds, config.history, sum(w for _, w, _ in layout(robot, config.terms)))
-        self.latent = LatentIntent(robot, worlds, self.rng) if "latent" in config.terms else None
+        self.history = History(worlds, config.history, sum(w for _, w, _ in layout(robot, config.terms)), xp)
+        self.latent = LatentIntent(robot, worlds, self.rng, xp) if "latent" in config.terms else None
         self._relief_of = np.arange(worlds) % len(self.models)
         self._reliefs = np.stack(
             [m.hfield_data.reshape(CELLS, CELLS) for m in self.models if config.roughness_m] or [0]
         )
-        self.rows: dict[str, float] = {}
+        self.rows: dict[str, np.ndarray] = {}  # mean of each reward row over the worlds
         self.parts = PARTS | {"arms": self.arms.STATE}
         if self.actuator is not None:
             self.parts["actuator"] = self.actuator.STATE
         if self.latent is not None:
             self.parts["latent"] = self.latent.STATE
-        self.reset(np.ones(worlds, bool))
-        if training:
+        self.reset(xp.ones(worlds, bool))
+        if self.training:
             self.episode_steps = self.rng.integers(0, self.max_steps, worlds)
 
     # Views of the physics state.
@@ -166,22 +184,22 @@ class CpuEngine:
     def gravity(self) -> np.ndarray:
         """Unit gravity in the pelvis frame, shape (n, 3)."""
         w, x, y, z = self.qpos[:, 3:7].T
-        return np.stack([-2 * (x * z - w * y), -2 * (y * z + w * x), -(1 - 2 * (x * x + y * y))], axis=1)
+        return self.xp.stack([-2 * (x * z - w * y), -2 * (y * z + w * x), -(1 - 2 * (x * x + y * y))], axis=1)
 
     @property
     def yaw(self) -> np.ndarray:
         """Heading (n,), rad."""
         w, x, y, z = self.qpos[:, 3:7].T
-        return np.arctan2(2 * (x * y + w * z), 1 - 2 * (y * y + z * z))
+        return self.xp.arctan2(2 * (x * y + w * z), 1 - 2 * (y * y + z * z))
 
     def in_heading_frame(self, v: np.ndarray) -> np.ndarray:
         """Rotate world vectors (n, 3) into each world's heading frame."""
-        c, s = np.cos(self.yaw), np.sin(self.yaw)
-        return np.stack([c * v[:, 0] + s * v[:, 1], -s * v[:, 0] + c * v[:, 1], v[:, 2]], axis=1)
+        c, s = self.xp.cos(self.yaw), self.xp.sin(self.yaw)
+        return self.xp.stack([c * v[:, 0] + s * v[:, 1], -s * v[:, 0] + c * v[:, 1], v[:, 2]], axis=1)
 
     def ground(self, xy: np.ndarray) -> np.ndarray:
         """Return the ground's height (n,), m, at a place (n, 2) of each world."""
-        return height_under(self._reliefs, self._relief_of, xy) if self.config.roughness_m else np.zeros(self.n)
+        return height_under(self._reliefs, self._relief_of, xy) if self.config.roughness_m else self.xp.zeros(self.n)
 
     @property
     def height_above_ground(self) -> np.ndarray:
@@ -191,7 +209,7 @@ class CpuEngine:
     @property
     def opened(self) -> np.ndarray:
         """Share of arm motion, heights and start poses, (n,): all from level 0.5 on, above it only pushes grow."""
-        return np.minimum(1.0, 2 * self.level) if self.training else self.level
+        return self.xp.clip(2 * self.level, 0, 1) if self.training else self.level
 
     def set_harness(self, strength: float) -> None:
         """Set the assist forces, 0 to 1; rotational damping is implicit (an explicit torque explodes)."""
@@ -204,7 +222,7 @@ class CpuEngine:
         k = int(mask.sum())
         if k == 0:
             return
-        state = np.zeros((k, self.state.shape[1]))
+        state = self.xp.zeros((k, self.state.shape[1]))
         qpos, qvel = state[:, 1 : 1 + self.nq], state[:, 1 + self.nq : 1 + self.nq + self.nv]
         qpos[:, 2], qpos[:, 3], qpos[:, 7:] = self.robot.height_range_m[1], 1.0, self.default
         if self.training:
@@ -212,13 +230,13 @@ class CpuEngine:
             self._pose(qpos, self.opened[mask])
             qpos[:, 2] += self.config.roughness_m
             qpos[:, 4:6] = self.rng.uniform(-0.05, 0.05, (k, 2))
-            qpos[:, 3:7] /= np.linalg.norm(qpos[:, 3:7], axis=1, keepdims=True)
+            qpos[:, 3:7] /= self.xp.linalg.norm(qpos[:, 3:7], axis=1, keepdims=True)
             qvel[:, :6] = self.rng.uniform(-0.3, 0.3, (k, 6))
             self.delayed[mask] = self.rng.random(k) < 0.7
             self.lagged[mask] = self.rng.random(k) < self.config.sensor_lag_share
             cruise = self.rng.random((k, 1)) < 0.5
-            share = np.where(cruise, 1.0, self.rng.uniform(self.config.slowest, 1.0, (k, 3)))
-            self.shaper.goal[mask] = share * self.config.shaping.goal
+            share = self.xp.where(cruise, 1.0, self.rng.uniform(self.config.slowest, 1.0, (k, 3)))
+            self.shaper.goal[mask] = share * self.xp.array(self.config.shaping.goal)
             self.flags[mask] = 0.0
             self._new_commands(mask)
         self.state[mask] = state
@@ -245,9 +263,9 @@ class CpuEngine:
         drop = level * self.rng.uniform(0, START_BELOW_M, k)
         qpos[:, 2] -= drop
         qpos[:, 7:19] += feedforward(
-            np.zeros((k, 2)), robot.nominal_height_m - drop, robot.nominal_height_m, robot.leg_m, 0.0
+            self.xp.zeros((k, 2)), robot.nominal_height_m - drop, robot.nominal_height_m, robot.leg_m, 0.0
         )
-        arms, limits = slice(7 + lmo, 21 + lmo), 0.6 * robot.range_rad[lmo : lmo + 14]
+        arms, limits = slice(7 + lmo, 21 + lmo), self.xp.array(0.6 * robot.range_rad[lmo : lmo + 14])
         anywhere = self.rng.uniform(limits[:, 0], limits[:, 1], (k, 14))
         qpos[:, arms] += level[:, None] * (anywhere - qpos[:, arms])
         qpos[:, 7:] += self.rng.uniform(-0.1, 0.1, (k, self.nu))
@@ -259,37 +277,46 @@ class CpuEngine:
                 self.rng, self.opened[mask], self.config, self.robot.nominal_height_m
             )
             back = self.rng.random((k, 1)) < self.config.reversals
-            self.flags[mask] = np.where(back & self.flags[mask].any(1, keepdims=True), -self.flags[mask], flags)
+            self.flags[mask] = self.xp.where(back & self.flags[mask].any(1, keepdims=True), -self.flags[mask], flags)
             first, last = self.config.redraw_s
             self.command_left[mask] = self.rng.integers(round(first / STEP_S), round(last / STEP_S), k)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Advance 20 ms. action: (n, n_lmo). Returns reward (n,), terminated (n,) bool, timed out (n,) bool."""
+        applied = self.act(action)
+        self._physics()
+        return self.judge(applied)
+
+    def act(self, action: np.ndarray) -> np.ndarray:
+        """Set the controls and forces of a step; return the joint targets that the worlds' delays let through."""
         self.actions[2], self.actions[1] = self.actions[1], self.actions[0]
-        self.actions[0] = np.clip(action, -6, 6)
+        self.actions[0] = self.xp.clip(action, -6, 6)
         self.shaper.step(self.flags, self.height, self.disturbed)
         targets = self.default[: self.robot.n_lmo] + self.config.action_scale_rad * self.actions[0]
         targets[:, :12] += feedforward(
             self.shaper.swing(), self.shaper.height_ref, self.robot.nominal_height_m, self.robot.leg_m,
             self.config.lift_rad,
         )  # fmt: skip
-        applied = np.where(self.delayed[:, None], self.targets, targets)
+        applied = self.xp.where(self.delayed[:, None], self.targets, targets)
         self.targets = targets
         self._control[:, :, : self.robot.n_lmo] = applied[:, None]
         self._control[:, :, self.robot.n_lmo : self.nu] = self.arms.step(self.opened)[:, None]
         self._external_forces()
-        self._physics()
+        return applied
+
+    def judge(self, applied: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Reward what the physics did, then begin new commands, disturbances and episodes where due."""
         step = self._measure(applied)
         rows = rewards(step, self.config.rewards)
-        self.rows = {name: float(row.mean()) for name, row in rows.items()}
+        self.rows = {name: row.mean() for name, row in rows.items()}
         fallen = (step.gravity[:, 2] > FALL_TILT) | (step.height < self.fall_height)
-        reward = np.clip(sum(rows.values()) * STEP_S * 5 - 2.0 * fallen, -4, 4)
+        reward = self.xp.clip(sum(rows.values()) * STEP_S * 5 - 2.0 * fallen, -4, 4)
         self.episode_steps += 1
         self.age += 1
         timed_out = (self.episode_steps >= self.max_steps) & ~fallen
         if self.training:
             if self.harness == 0:
-                self.level = np.clip(self.level + LEVEL_UP * timed_out - LEVEL_DOWN * fallen, 0, 1)
+                self.level = self.xp.clip(self.level + LEVEL_UP * timed_out - LEVEL_DOWN * fallen, 0, 1)
             self.disturbance.push(self.state[:, 1 + self.nq : 3 + self.nq], self.level, self.config)
             self.command_left -= 1
             self._new_commands((self.command_left <= 0) & ~fallen & ~timed_out)
@@ -303,7 +330,7 @@ class CpuEngine:
             legs = slice(6, 6 + self.robot.n_lmo)
             noise = self.rng.uniform(-1, 1, (self.n, self.robot.n_lmo)) * self.config.torque_noise * self.effort
             force[:, :, legs] = noise[:, None]
-        c, s = np.cos(self.yaw), np.sin(self.yaw)
+        c, s = self.xp.cos(self.yaw), self.xp.sin(self.yaw)
         if self.training and self.level.any():
             f = self.disturbance.hand_force(self.shaper.v_ref[:, 0], self.config.hand_force_n * self.level)
             force[:, :, 0], force[:, :, 1] = (c * f)[:, None], (s * f)[:, None]
@@ -317,11 +344,11 @@ class CpuEngine:
             force[:, :, 6 + self.waist[0]] += torque[:, None]
         if self.harness > 0:
             a, g, v = self.harness, self.gravity, self.in_heading_frame(self.qvel[:, :3])
-            pull = np.clip(250 * a * (self.shaper.v_ref[:, :2] - v[:, :2]), -120, 120)
+            pull = self.xp.clip(250 * a * (self.shaper.v_ref[:, :2] - v[:, :2]), -120, 120)
             force[:, :, 0] += (c * pull[:, 0] - s * pull[:, 1])[:, None]
             force[:, :, 1] += (s * pull[:, 0] + c * pull[:, 1])[:, None]
             lift = a * (1500 * (self.shaper.height_ref - self.height_above_ground) - 100 * self.qvel[:, 2])
-            force[:, :, 2] += np.clip(lift, 0, 200 * a)[:, None]
+            force[:, :, 2] += self.xp.clip(lift, 0, 200 * a)[:, None]
             force[:, :, 3] += (250 * a * g[:, 1])[:, None]
             force[:, :, 4] -= (250 * a * g[:, 0])[:, None]
 
@@ -355,7 +382,7 @@ class CpuEngine:
         q, dq = self.qpos[:, legs], self.qvel[:, 6 : 6 + self.robot.n_lmo]
         self.yaw_rate += 0.08 * (self.qvel[:, 5] - self.yaw_rate)
         v = self.in_heading_frame(self.qvel[:, :3])
-        moved = np.stack([v[:, 0], v[:, 1], self.qvel[:, 5]], axis=1)
+        moved = self.xp.stack([v[:, 0], v[:, 1], self.qvel[:, 5]], axis=1)
         v_ref = self.odometry.steer(self.shaper.v_ref)  # as the policy saw it
         self.drift += DRIFT_FILTER * (moved - v_ref - self.drift)
         self.misplaced = pose_error(self.misplaced, self.shaper.v_ref, v, moved[:, 2], self.config.odometry)
@@ -364,92 +391,92 @@ class CpuEngine:
             p, x_axis, z_axis = (self.sensor(f"{side}_foot_{k}") for k in ("pos", "x", "z"))
             vel.append(self.sensor(f"{side}_foot_vel"))
             tilt.append((z_axis[:, :2] ** 2).sum(1))
-            yaws.append(np.arctan2(x_axis[:, 1], x_axis[:, 0]))
+            yaws.append(self.xp.arctan2(x_axis[:, 1], x_axis[:, 0]))
             pos.append(p)
         lo, hi = self.soft_limits
         offset = q - self.default[: self.robot.n_lmo]
         gap_yaw = yaws[0] - yaws[1]
-        foot_z = self._corner_heights().min(2)
-        landed_s = np.where(foot_z < CONTACT_M, self.air_s, 0.0)
-        self.air_s = np.where(foot_z < CONTACT_M, 0.0, self.air_s + STEP_S)
-        acceleration, self.last_dq = (dq - self.last_dq) / STEP_S, dq.copy()
+        foot_z = self.xp.amin(self._corner_heights(), axis=2)
+        landed_s = self.xp.where(foot_z < CONTACT_M, self.air_s, 0.0)
+        self.air_s = self.xp.where(foot_z < CONTACT_M, 0.0, self.air_s + STEP_S)
+        acceleration, self.last_dq = (dq - self.last_dq) / STEP_S, self.xp.copy(dq)
         torque = self.kp * (applied - q) - self.kd * dq
         return Step(
             velocity=v, drift=self.drift, misplaced=self.misplaced, yaw_rate=self.yaw_rate, gyro=self.qvel[:, 3:6],
             gravity=self.gravity, height=self.height_above_ground, v_ref=v_ref,
             height_ref=self.shaper.height_ref,
-            moving=self.shaper.moving, swing=self.shaper.swing(), foot_z=foot_z, foot_vel=np.stack(vel, 1),
-            foot_tilt=np.stack(tilt, 1), foot_gap=self.in_heading_frame(pos[0] - pos[1])[:, :2],
-            foot_gap_range=self.robot.foot_gap_m, foot_yaw=np.arctan2(np.sin(gap_yaw), np.cos(gap_yaw)),
+            moving=self.shaper.moving, swing=self.shaper.swing(), foot_z=foot_z, foot_vel=self.xp.stack(vel, 1),
+            foot_tilt=self.xp.stack(tilt, 1), foot_gap=self.in_heading_frame(pos[0] - pos[1])[:, :2],
+            foot_gap_range=self.robot.foot_gap_m, foot_yaw=self.xp.arctan2(self.xp.sin(gap_yaw), self.xp.cos(gap_yaw)),
             torso_z=self.sensor("torso_z"), torso_gyro=self.sensor("torso_gyro"), hip_offset=offset[:, self.hips],
             ankle_offset=offset[:, self.ankles],
             waist_offset=offset[:, self.waist], dq=dq,
-            limit_excess=(np.clip(lo - q, 0, None) + np.clip(q - hi, 0, None)).sum(1),
+            limit_excess=(self.xp.clip(lo - q, 0, None) + self.xp.clip(q - hi, 0, None)).sum(1),
             torque_share=torque / self.effort, action=self.actions[0],
             last_action=self.actions[1], before_last_action=self.actions[2],
             goal=self.flags * self.shaper.goal, heading_error=self._heading_error(v), acceleration=acceleration,
-            torque=torque, kp=self.kp, speed_excess=np.clip(np.abs(dq) - self.max_speed, 0, None).sum(1),
+            torque=torque, kp=self.kp, speed_excess=self.xp.clip(abs(dq) - self.max_speed, 0, None).sum(1),
             target_error=applied - q, knee_bend=(q[:, [3, 9]] - lo[[3, 9]]) / (hi - lo)[[3, 9]], air_s=landed_s,
             foot_force=self._foot_force(), nominal_m=self.robot.nominal_height_m, **self._support(),
         )  # fmt: skip
 
     def _corner_heights(self) -> np.ndarray:
         """Return how high the soles' corners are above the ground under the foot, (n, 2, C), m."""
-        corners, heights = np.array(self.robot.foot_corners) - np.array(self.robot.foot_site), []
+        corners, heights = self.xp.array(self.robot.foot_corners) - self.xp.array(self.robot.foot_site), []
         for side in ("left", "right"):
             p, x_axis, z_axis = (self.sensor(f"{side}_foot_{k}") for k in ("pos", "x", "z"))
             y_up = z_axis[:, 0] * x_axis[:, 1] - z_axis[:, 1] * x_axis[:, 0]  # vertical part of z cross x
             rise = x_axis[:, 2:] * corners[:, 0] + y_up[:, None] * corners[:, 1] + z_axis[:, 2:] * corners[:, 2]
             heights.append((p[:, 2] - self.ground(p[:, :2]))[:, None] + rise)
-        return np.stack(heights, axis=1)
+        return self.xp.stack(heights, axis=1)
 
     def _support(self) -> dict[str, np.ndarray]:
         """Return what only the rows of tutorial 003 look at."""
-        corners = np.array(self.robot.foot_corners) - np.array(self.robot.foot_site)
+        corners = self.xp.array(self.robot.foot_corners) - self.xp.array(self.robot.foot_site)
         out = {
-            "com_xy": np.zeros((self.n, 2)), "corner_xy": np.zeros((self.n, 2, len(corners), 2)),
-            "latent_size": np.zeros(self.n),
+            "com_xy": self.xp.zeros((self.n, 2)), "corner_xy": self.xp.zeros((self.n, 2, len(corners), 2)),
+            "latent_size": self.xp.zeros(self.n),
         }  # fmt: skip
         if "com" in self._sensor_slice:
             out["com_xy"] = self.sensor("com")[:, :2]
             for i, side in enumerate(("left", "right")):
                 p, x_axis, z_axis = (self.sensor(f"{side}_foot_{k}") for k in ("pos", "x", "z"))
-                axes = np.stack([x_axis, np.cross(z_axis, x_axis), z_axis], axis=1)
+                axes = self.xp.stack([x_axis, self.xp.cross(z_axis, x_axis), z_axis], axis=1)
                 out["corner_xy"][:, i] = (p[:, None] + corners @ axes)[..., :2]
         if self.latent is not None:
-            out["latent_size"] = np.linalg.norm(self.latent.after, axis=1)
+            out["latent_size"] = self.xp.linalg.norm(self.latent.after, axis=1)
         return out
 
     def _heading_error(self, velocity: np.ndarray) -> np.ndarray:
         """Follow the motions of all worlds; return what each that ends now misses of its heading (J_dir), rad."""
         asked = self.flags.any(1)
         begins = asked & ~self.in_motion
-        self.heading_from = np.where(begins, self.yaw, self.heading_from + self.shaper.v_ref[:, 2] * STEP_S)
-        settled = (np.hypot(velocity[:, 0], velocity[:, 1]) < 0.1) & (np.abs(self.yaw_rate) < 0.1)
+        self.heading_from = self.xp.where(begins, self.yaw, self.heading_from + self.shaper.v_ref[:, 2] * STEP_S)
+        settled = (self.xp.hypot(velocity[:, 0], velocity[:, 1]) < 0.1) & (abs(self.yaw_rate) < 0.1)
         ends = self.in_motion & ~asked & settled & ~self.shaper.moving
         self.in_motion = (self.in_motion | asked) & ~ends
         error = self.yaw - self.heading_from
-        return np.where(ends, np.arctan2(np.sin(error), np.cos(error)), 0.0)
+        return self.xp.where(ends, self.xp.arctan2(self.xp.sin(error), self.xp.cos(error)), 0.0)
 
     def _foot_force(self) -> np.ndarray:
         if "left_foot_force" not in self._sensor_slice:
-            return np.zeros((self.n, 2, 3))
-        return np.stack([self.sensor(f"{side}_foot_force") for side in ("left", "right")], axis=1)
+            return self.xp.zeros((self.n, 2, 3))
+        return self.xp.stack([self.sensor(f"{side}_foot_force") for side in ("left", "right")], axis=1)
 
     def observe(self) -> tuple[np.ndarray, np.ndarray]:
         """Return actor (n, frames * width) and critic observations, float32. Once per step: a filter advances."""
         noisy = self._with_noise if self.training else lambda name, x: x
         feet, feet_vel = self.legs.feet(self.qpos[:, 7:19], self.qvel[:, 6:18])
         fresh = self.age == 0
-        gyro, gravity = self.qvel[:, 3:6].copy(), self.gravity
-        velocity = np.where(
+        gyro, gravity = self.xp.copy(self.qvel[:, 3:6]), self.gravity
+        velocity = self.xp.where(
             fresh[:, None], 0.0, base_velocity(feet, feet_vel, gyro, gravity, self.odometry.config.level_m)
         )
-        q, dq = self.qpos[:, 7:].copy(), self.qvel[:, 6:].copy()
+        q, dq = self.xp.copy(self.qpos[:, 7:]), self.xp.copy(self.qvel[:, 6:])
         now = {"base_velocity": velocity, "gyro": gyro, "gravity": gravity, "q": q, "dq": dq}
         now |= self._rarely_measured(fresh)
         late = (self.lagged & ~fresh)[:, None]
-        seen = {name: np.where(late, self.measured.get(name, value), value) for name, value in now.items()}
+        seen = {name: self.xp.where(late, self.measured.get(name, value), value) for name, value in now.items()}
         self.measured = now
         seen = {name: noisy(name, value) for name, value in seen.items()}
         self.odometry.step(seen.pop("base_velocity"), seen["gyro"], seen["gravity"], self.shaper.v_ref)
@@ -469,32 +496,34 @@ class CpuEngine:
             terms["latent"] = self.latent.step(self.latent.encode(self.arms.ahead, self.shaper.v_ref, height))
         actor = actor_observation(terms, self.robot.nominal_height_m, self.default, self.config.terms)
         feet = [self.sensor(f"{s}_foot_pos") for s in ("left", "right")]
-        foot_z = np.stack([p[:, 2] - self.ground(p[:, :2]) for p in feet], 1)
-        truth = np.concatenate(
+        foot_z = self.xp.stack([p[:, 2] - self.ground(p[:, :2]) for p in feet], 1)
+        truth = self.xp.concatenate(
             [
                 self.in_heading_frame(self.qvel[:, :3]),
                 (self.height_above_ground[:, None] - self.robot.nominal_height_m) * 5,
                 foot_z < CONTACT_M, foot_z * 5, self.yaw_rate[:, None], self.misplaced * 5, self.level[:, None],
             ], axis=1,
         )  # fmt: skip
-        critic = np.concatenate([actor, truth], axis=1).astype(np.float32)
+        critic = self.xp.asarray(self.xp.concatenate([actor, truth], axis=1), dtype=np.float32)
         return self.history.push(actor, fresh), critic
 
     def _rarely_measured(self, fresh: np.ndarray) -> dict[str, np.ndarray]:
         """Return the sensors that only some recipes read."""
         out = {}
         if "quaternion" in self.config.terms:
-            out["quaternion"] = self.qpos[:, 3:7].copy()
+            out["quaternion"] = self.xp.copy(self.qpos[:, 3:7])
         if "accelerometer" in self.config.terms:  # mean over the step
             velocity = self.qvel[:, :3]
-            world = np.where(fresh[:, None], 0.0, velocity - self.last_velocity) / STEP_S + [0, 0, 9.81]
-            self.last_velocity = velocity.copy()
-            out["accelerometer"] = in_pelvis_frame(self.qpos[:, 3:7], world)
+            world = self.xp.where(fresh[:, None], 0.0, velocity - self.last_velocity) / STEP_S
+            self.last_velocity = self.xp.copy(velocity)
+            out["accelerometer"] = in_pelvis_frame(self.qpos[:, 3:7], world + self.xp.array([0.0, 0.0, 9.81]))
         if "foot_contacts" in self.config.terms:
-            ahead = np.array(self.robot.foot_corners)[:, 0] > self.robot.foot_site[0]
+            ahead = self.xp.array(self.robot.foot_corners)[:, 0] > self.robot.foot_site[0]
             heights = self._corner_heights()
-            ends = [heights[:, :, ~ahead].min(2), heights[:, :, ahead].min(2)]
-            out["foot_contacts"] = (np.stack(ends, axis=2).reshape(self.n, 4) < CONTACT_M).astype(float)
+            ends = [self.xp.amin(heights[:, :, which], axis=2) for which in (~ahead, ahead)]
+            out["foot_contacts"] = self.xp.asarray(
+                self.xp.stack(ends, axis=2).reshape(self.n, 4) < CONTACT_M, dtype=float
+            )
         return out
 
     def _with_noise(self, name: str, x: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ The exported graph holds the normaliser and the network; the contract holds ever
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import subprocess
 from dataclasses import asdict, dataclass
@@ -60,7 +61,7 @@ def export(trainer, out: Path, command: str, scores: dict) -> dict:
     out.mkdir(parents=True, exist_ok=True)
     robot, config, actor = trainer.robot, trainer.config, trainer.alg.actor.eval()
     path = out / "policy.onnx"
-    network = torch.nn.Sequential(actor.obs_normalizer, actor.mlp).eval()
+    network = copy.deepcopy(torch.nn.Sequential(actor.obs_normalizer, actor.mlp)).eval().cpu()
     width = config.history * sum(w for _, w, _ in layout(robot, config.terms))
     batch = {"input": {0: torch.export.Dim("batch")}}
     torch.onnx.export(

@@ -19,23 +19,23 @@ class LatentIntent:
 
     STATE = ("before", "after", "since_s")
 
-    def __init__(self, robot: Robot, n: int, rng: np.random.Generator) -> None:
-        self.rng = rng
+    def __init__(self, robot: Robot, n: int, rng: np.random.Generator, xp=np) -> None:
+        self.rng, self.xp = rng, xp
         arms = slice(robot.n_lmo, robot.n_lmo + 14)
         index, sign = robot.mirror()
-        self.default = robot.array("default")[arms]
-        self._mirror = np.r_[index[arms] - robot.n_lmo, 14:18], np.r_[sign[arms], 1, -1, -1, 1]
-        self._projection = np.random.default_rng(0).normal(size=(18, WIDTH // 2)) / 2
-        self.before, self.after, self.since_s = np.zeros((n, WIDTH)), np.zeros((n, WIDTH)), np.zeros(n)
+        self.default = xp.array(robot.array("default")[arms])
+        self._mirror = xp.array(np.r_[index[arms] - robot.n_lmo, 14:18]), xp.array(np.r_[sign[arms], 1, -1, -1, 1])
+        self._projection = xp.array(np.random.default_rng(0).normal(size=(18, WIDTH // 2)) / 2)
+        self.before, self.after, self.since_s = xp.zeros((n, WIDTH)), xp.zeros((n, WIDTH)), xp.zeros(n)
 
     def encode(self, arms_rad: np.ndarray, v_ref: np.ndarray, height_m: np.ndarray) -> np.ndarray:
         """Return z (n, 256).
 
         arms_rad: (n, 14) where the arms are heading. v_ref: (n, 3). height_m: (n,) above the nominal height.
         """
-        intent = np.column_stack([arms_rad - self.default, 2 * v_ref, 5 * height_m])
+        intent = self.xp.column_stack([arms_rad - self.default, 2 * v_ref, 5 * height_m])
         index, sign = self._mirror
-        return np.column_stack([intent @ self._projection, (intent[:, index] * sign) @ self._projection])
+        return self.xp.column_stack([intent @ self._projection, (intent[:, index] * sign) @ self._projection])
 
     def reset(self, worlds: np.ndarray) -> None:
         """Nothing is intended yet (bool mask or indices)."""
@@ -49,5 +49,5 @@ class LatentIntent:
         self.before[due] = self.after[due]
         self.after[due] = z[due] + noise * self.rng.normal(size=(int(due.sum()), WIDTH))
         self.since_s[due] %= PERIOD_S
-        share = np.minimum(self.since_s / PERIOD_S, 1.0)[:, None]
+        share = self.xp.minimum(self.since_s / PERIOD_S, 1.0)[:, None]
         return (1 - share) * self.before + share * self.after

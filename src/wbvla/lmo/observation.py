@@ -1,6 +1,6 @@
 """What the legs' actor sees: only quantities that a robot measures, scaled, in one fixed order.
 
-In: command, shaping state, proprioception, last action, batched numpy. Out: (n, width) float32 (all terms:
+In: command, shaping state, proprioception, last action, batched numpy or torch. Out: (n, width) float32 (all terms:
 94 for the G1, 88 for the X2), its mirror image, and the stack of the newest frames, (n, frames * width), newest first.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from wbvla.lmo.arrays import namespace
 from wbvla.robots.base import Robot
 
 # name: (width, scale); joints and actions are expanded to the robot's counts.
@@ -50,13 +51,13 @@ def actor_observation(
     terms: dict[str, np.ndarray], height_m: float, default: np.ndarray, names: Names = STANDARD
 ) -> np.ndarray:
     """Concatenate and scale the named terms, each (n, width), in SI units; q is taken relative to `default`."""
-    values = dict(terms)
+    values, xp = dict(terms), namespace(terms["last_action"])
     values["height_ref"] = values["height_ref"] - height_m
     values["q"] = values["q"] - default
-    values["dq"] = np.clip(values["dq"], -MAX_DQ, MAX_DQ)
+    values["dq"] = xp.clip(values["dq"], -MAX_DQ, MAX_DQ)
     n = values["last_action"].shape[1]
     values["q_lmo"], values["dq_lmo"] = values["q"][:, :n], values["dq"][:, :n]
-    return np.concatenate([values[name] * TERMS[name][1] for name in names], axis=1).astype(np.float32)
+    return xp.asarray(xp.concatenate([values[name] * TERMS[name][1] for name in names], axis=1), dtype=np.float32)
 
 
 class History:
@@ -65,14 +66,15 @@ class History:
     Args:
         n: worlds.
         frames: observations that the network sees at once.
+        xp: namespace of the arrays.
     """
 
-    def __init__(self, n: int, frames: int, width: int) -> None:
-        self.frames = np.zeros((n, frames, width), np.float32)
+    def __init__(self, n: int, frames: int, width: int, xp=np) -> None:
+        self.xp, self.frames = xp, xp.zeros((n, frames, width), np.float32)
 
     def push(self, observation: np.ndarray, fresh: np.ndarray) -> np.ndarray:
         """Add observations (n, width), of which the `fresh` (n,) bool worlds begin; return (n, frames * width)."""
-        self.frames = np.concatenate([observation[:, None], self.frames[:, :-1]], axis=1)
+        self.frames = self.xp.concatenate([observation[:, None], self.frames[:, :-1]], axis=1)
         self.frames[fresh] = observation[fresh, None]
         return self.frames.reshape(len(observation), -1)
 

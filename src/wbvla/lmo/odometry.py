@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wbvla.lmo.arrays import namespace
 from wbvla.robots.base import Robot
 
 STEP_S = 0.02
@@ -44,9 +45,10 @@ def base_velocity(
     foot_pos, foot_vel: (n, 2, 3) left and right foot in the pelvis frame, m and m/s, from joints alone;
     gyro: (n, 3) rad/s; gravity: (n, 3) unit vector in the pelvis frame.
     """
-    of_foot = -(foot_vel + np.cross(gyro[:, None, :], foot_pos))
-    depth = np.einsum("nfi,ni->nf", foot_pos, gravity)
-    left = 1.0 / (1.0 + np.exp(np.clip((depth[:, 1] - depth[:, 0]) / level_m, -30, 30)))
+    xp = namespace(gyro)
+    of_foot = -(foot_vel + xp.cross(gyro[:, None, :], foot_pos))
+    depth = xp.einsum("nfi,ni->nf", foot_pos, gravity)
+    left = 1.0 / (1.0 + xp.exp(xp.clip((depth[:, 1] - depth[:, 0]) / level_m, -30, 30)))
     return left[:, None] * of_foot[:, 0] + (1 - left)[:, None] * of_foot[:, 1]
 
 
@@ -59,24 +61,26 @@ def pose_error(
     heading frame, m/s; yaw_rate: (n,) rad/s.
     """
 
+    xp = namespace(error)
+
     def turned(x: np.ndarray, y: np.ndarray, angle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        c, s = np.cos(angle), np.sin(angle)
+        c, s = xp.cos(angle), xp.sin(angle)
         return c * x - s * y, s * x + c * y
 
     ref_x, ref_y = turned(v_ref[:, 0], v_ref[:, 1], error[:, 2])
     x, y = turned(error[:, 0], error[:, 1], -yaw_rate * STEP_S)
     x, y = x + (ref_x - velocity[:, 0]) * STEP_S, y + (ref_y - velocity[:, 1]) * STEP_S
-    shrink = np.minimum(1.0, config.error_m / np.maximum(np.hypot(x, y), 1e-9))
-    yaw = np.clip(error[:, 2] + (v_ref[:, 2] - yaw_rate) * STEP_S, -config.error_rad, config.error_rad)
-    return np.stack([x * shrink, y * shrink, yaw], axis=1)
+    shrink = xp.minimum(1.0, config.error_m / xp.maximum(xp.hypot(x, y), 1e-9))
+    yaw = xp.clip(error[:, 2] + (v_ref[:, 2] - yaw_rate) * STEP_S, -config.error_rad, config.error_rad)
+    return xp.stack([x * shrink, y * shrink, yaw], axis=1)
 
 
 class Odometry:
-    """Velocity and pose error of n robots, from what they measure."""
+    """Velocity and pose error of n robots, from what they measure, in arrays of the namespace `xp`."""
 
-    def __init__(self, n: int, config: OdometryConfig) -> None:
-        self.config = config
-        self.velocity, self.error = np.zeros((n, 3)), np.zeros((n, 3))
+    def __init__(self, n: int, config: OdometryConfig, xp=np) -> None:
+        self.config, self.xp = config, xp
+        self.velocity, self.error = xp.zeros((n, 3)), xp.zeros((n, 3))
 
     def reset(self, worlds: np.ndarray) -> None:
         """Start at rest in the right place (bool mask or indices)."""
@@ -85,45 +89,47 @@ class Odometry:
     def step(self, sample: np.ndarray, gyro: np.ndarray, gravity: np.ndarray, v_ref: np.ndarray) -> None:
         """Advance by 20 ms. sample: (n, 3) of `base_velocity`; gyro, gravity: (n, 3), pelvis frame; v_ref: (n, 3)."""
         self.velocity = self.velocity + self.config.velocity_filter * (sample - self.velocity)
-        up = -gravity
-        ahead = np.array([1.0, 0.0, 0.0]) - up[:, :1] * up
-        ahead /= np.maximum(np.linalg.norm(ahead, axis=1, keepdims=True), 1e-6)
-        aside = np.cross(up, ahead)
-        velocity = np.stack([(self.velocity * ahead).sum(1), (self.velocity * aside).sum(1)], axis=1)
+        xp, up = self.xp, -gravity
+        ahead = xp.array([1.0, 0.0, 0.0]) - up[:, :1] * up
+        ahead /= xp.maximum(xp.linalg.norm(ahead, axis=1, keepdims=True), 1e-6)
+        aside = xp.cross(up, ahead)
+        velocity = xp.stack([(self.velocity * ahead).sum(1), (self.velocity * aside).sum(1)], axis=1)
         self.error = pose_error(self.error, v_ref, velocity, (gyro * up).sum(1), self.config)
 
     def steer(self, v_ref: np.ndarray) -> np.ndarray:
         """Return the reference velocity (n, 3) plus what leads back to the right place."""
-        return v_ref + np.clip(self.config.steer_per_s * self.error, -STEER, STEER)
+        limit = self.xp.array(STEER)
+        return v_ref + self.xp.clip(self.config.steer_per_s * self.error, -limit, limit)
 
 
 class LegKinematics:
-    """Forward kinematics of both feet from the 12 leg joints, batched over worlds and legs, numpy only."""
+    """Forward kinematics of both feet from the 12 leg joints, batched over worlds and legs."""
 
-    def __init__(self, robot: Robot) -> None:
+    def __init__(self, robot: Robot, xp=np) -> None:
+        self.xp = xp
         rows = {robot.joint_of(b): b for b in robot.bodies}
         legs = [[rows[j] for j in robot.joints[:6]], [rows[j] for j in robot.joints[6:12]]]
-        self.pos = np.array([[b.pos for b in leg] for leg in legs]).transpose(1, 0, 2)
-        self.rot = np.array([[_matrix(b.quat_wxyz) for b in leg] for leg in legs]).transpose(1, 0, 2, 3)
-        self.axis = np.array([b.axis for b in legs[0]])
-        self.site = np.array(robot.foot_site)
+        self.pos = xp.array(np.array([[b.pos for b in leg] for leg in legs]).transpose(1, 0, 2))
+        self.rot = xp.array(np.array([[_matrix(b.quat_wxyz) for b in leg] for leg in legs]).transpose(1, 0, 2, 3))
+        axes = np.array([b.axis for b in legs[0]], float)
+        turns = np.array([[[0, -z, y], [z, 0, -x], [-y, x, 0]] for x, y, z in axes])
+        self.axis, self.site = xp.array(axes), xp.array(robot.foot_site)
+        self.turns, self.turns_twice = xp.array(turns), xp.array(turns @ turns)
 
     def feet(self, q: np.ndarray, dq: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return positions and velocities of the feet in the pelvis frame, each (n, 2, 3). q, dq: (n, 12)."""
         q, dq = q.reshape(-1, 2, 6), dq.reshape(-1, 2, 6)
-        n = len(q)
-        turn, origin = np.broadcast_to(np.eye(3), (n, 2, 3, 3)), np.zeros((n, 2, 3))
-        origins, axes = np.empty((6, n, 2, 3)), np.empty((6, n, 2, 3))
-        s, c = np.sin(q)[..., None, None], np.cos(q)[..., None, None]
+        n, xp = len(q), self.xp
+        turn, origin = xp.broadcast_to(xp.eye(3), (n, 2, 3, 3)), xp.zeros((n, 2, 3))
+        origins, axes = xp.empty((6, n, 2, 3)), xp.empty((6, n, 2, 3))
+        s, c = xp.sin(q)[..., None, None], xp.cos(q)[..., None, None]
         for i in range(6):
             origin = origin + (turn @ self.pos[i][..., None])[..., 0]
             turn = turn @ self.rot[i]
-            x, y, z = self.axis[i]
             origins[i], axes[i] = origin, turn @ self.axis[i]
-            k = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-            turn = turn @ (np.eye(3) + s[:, :, i] * k + (1 - c[:, :, i]) * (k @ k))
+            turn = turn @ (xp.eye(3) + s[:, :, i] * self.turns[i] + (1 - c[:, :, i]) * self.turns_twice[i])
         foot = origin + turn @ self.site
-        return foot, np.einsum("jnfi,nfj->nfi", np.cross(axes, foot[None] - origins), dq)
+        return foot, xp.einsum("jnfi,nfj->nfi", xp.cross(axes, foot[None] - origins), dq)
 
 
 def _matrix(quat: tuple[float, ...]) -> np.ndarray:

@@ -1,6 +1,6 @@
 """rsl_rl's PPO around an engine: rollouts, random mirroring of minibatches, curriculum, checkpoints without pickle.
 
-In: robot and recipe. Out: a `Trainer` that updates, evaluates, saves and loads.
+In: robot, recipe and engine. Out: a `Trainer` that updates, evaluates, saves and loads.
 """
 
 from __future__ import annotations
@@ -42,15 +42,17 @@ class Actor(MLPModel):
 class RandomMirror(Symmetry):
     """Mirror a random half of each minibatch in place: symmetry at no extra cost (rsl_rl's own doubles the batch)."""
 
-    def __init__(self, model: Actor, actor, critic, action) -> None:
-        self.model = model
-        as_tensors = lambda pair: (torch.as_tensor(pair[0]), torch.as_tensor(pair[1], dtype=torch.float32))  # noqa: E731
+    def __init__(self, model: Actor, actor, critic, action, device: str) -> None:
+        self.model, self.device = model, device
+        as_tensors = lambda pair: (  # noqa: E731
+            torch.as_tensor(pair[0], device=device), torch.as_tensor(pair[1], dtype=torch.float32, device=device)
+        )  # fmt: skip
         self.actor, self.critic, self.action = as_tensors(actor), as_tensors(critic), as_tensors(action)
         self.use_mirror_loss = False
 
     def augment_batch(self, batch, original_batch_size: int) -> None:
         """Flip observations and actions of a random half."""
-        flip = (torch.rand(original_batch_size) < 0.5)[:, None]
+        flip = (torch.rand(original_batch_size, device=self.device) < 0.5)[:, None]
         self.model.kept = ~flip[:, 0]
         mirrored = lambda x, pair: torch.where(flip, x[:, pair[0]] * pair[1], x)  # noqa: E731
         observations = {"actor": self.actor, "critic": self.critic}
@@ -61,13 +63,34 @@ class RandomMirror(Symmetry):
 
     def compute_loss(self, actor, batch, original_batch_size: int) -> torch.Tensor:
         """No auxiliary loss."""
-        return torch.zeros(())
+        return torch.zeros((), device=self.device)
+
+
+def prepare(alg: PPO, engine: CpuEngine) -> None:
+    """Let a fresh policy begin near zero action (the default pose plus the swing feed-forward) and use symmetry."""
+    robot, c = engine.robot, engine.config
+    with torch.no_grad():
+        alg.actor.mlp[-1].weight.mul_(0.01)
+    critic = engine.mirror_critic(mirror_observation(robot, 1, c.terms))
+    actor = mirror_observation(robot, c.history, c.terms)
+    alg.symmetry = RandomMirror(alg.actor, actor, critic, mirror_action(robot), alg.device)
+
+
+def make_engine(name: str, robot: Robot, config: LmoConfig, seed: int, threads: int) -> CpuEngine:
+    """Return the training worlds of an engine, cpu or mjlab. Raises ValueError for another."""
+    if name == "cpu":
+        return CpuEngine(robot, config, config.worlds, seed, threads)
+    if name != "mjlab":
+        raise ValueError(f"engine: got {name!r}, expected cpu or mjlab")
+    from wbvla.lmo.mjlab_engine import MjlabEngine
+
+    return MjlabEngine(robot, config, config.worlds, seed)
 
 
 class Trainer:
-    """One training run of the legs on the CPU engine."""
+    """One training run of the legs on an engine, cpu or mjlab."""
 
-    def __init__(self, robot: Robot, config: LmoConfig, seed: int, threads: int) -> None:
+    def __init__(self, robot: Robot, config: LmoConfig, seed: int, threads: int, engine: str = "cpu") -> None:
         (lowest, tallest), (low, high) = robot.height_range_m, config.heights_m
         if low < lowest or high > tallest:
             raise ValueError(
@@ -76,7 +99,8 @@ class Trainer:
             )
         torch.manual_seed(seed)
         self.robot, self.config, self.seed, self.threads = robot, config, seed, threads
-        self.env = CpuEngine(robot, config, config.worlds, seed, threads)
+        self.engine, self.env = engine, make_engine(engine, robot, config, seed, threads)
+        self.device = str(self.env.xp.zeros(0).device)
         self.curriculum = Curriculum(config.harness)
         self.env.set_harness(self.curriculum.harness)
         self.steps = self.updates = 0
@@ -90,24 +114,20 @@ class Trainer:
         std = {"class_name": "rsl_rl.modules.distribution:GaussianDistribution", "init_std": c.initial_std}
         net = dict(hidden_dims=c.hidden, activation="elu", obs_normalization=True)
         actor = Actor(self.obs, groups, "actor", self.robot.n_lmo, distribution_cfg=std, **net)
-        with torch.no_grad():  # start near zero action: the default pose plus the swing feed-forward
-            actor.mlp[-1].weight.mul_(0.01)
         critic = MLPModel(self.obs, groups, "critic", 1, **net)
-        storage = RolloutStorage("rl", c.worlds, c.steps_per_update, self.obs, [self.robot.n_lmo], "cpu")
+        storage = RolloutStorage("rl", c.worlds, c.steps_per_update, self.obs, [self.robot.n_lmo], self.device)
         alg = PPO(
             actor, critic, storage, num_learning_epochs=c.epochs, num_mini_batches=c.minibatches, gamma=0.99, lam=0.95,
             entropy_coef=c.entropy, learning_rate=c.learning_rate, desired_kl=c.desired_kl, schedule="adaptive",
-            use_clipped_value_loss=True,
+            use_clipped_value_loss=True, device=self.device,
         )  # fmt: skip
-        critic_mirror = self.env.mirror_critic(mirror_observation(self.robot, 1, c.terms))
-        actor_mirror = mirror_observation(self.robot, c.history, c.terms)
-        alg.symmetry = RandomMirror(actor, actor_mirror, critic_mirror, mirror_action(self.robot))
+        prepare(alg, self.env)
         alg.train_mode()
         return alg
 
     def _observe(self) -> TensorDict:
         actor, critic = self.env.observe()
-        return TensorDict({"actor": torch.from_numpy(actor), "critic": torch.from_numpy(critic)}, [self.env.n])
+        return TensorDict({"actor": torch.as_tensor(actor), "critic": torch.as_tensor(critic)}, [self.env.n])
 
     def update(self) -> dict:
         """Collect one batch and update. Returns a flat log row."""
@@ -116,15 +136,15 @@ class Trainer:
             for _ in range(self.config.steps_per_update):
                 action = self.alg.act(self.obs)
                 lengths = self.env.age + 1
-                reward, fallen, timed_out = self.env.step(action.numpy().astype(float))
+                reward, fallen, timed_out = self.env.step(self.env.xp.asarray(action, dtype=float))
                 done = fallen | timed_out
-                self.curriculum.lengths.extend(int(x) for x in lengths[done])
+                self.curriculum.lengths.extend(lengths[done].tolist())
                 for name, value in self.env.rows.items():
                     rows[name] = rows.get(name, 0.0) + value / self.config.steps_per_update
                 self.obs = self._observe()
                 self.alg.process_env_step(
-                    self.obs, torch.from_numpy(reward.astype(np.float32)), torch.from_numpy(done.astype(np.uint8)),
-                    {"time_outs": torch.from_numpy(timed_out.astype(np.float32))},
+                    self.obs, torch.as_tensor(reward, dtype=torch.float32), torch.as_tensor(done, dtype=torch.uint8),
+                    {"time_outs": torch.as_tensor(timed_out, dtype=torch.float32)},
                 )  # fmt: skip
             self.alg.compute_returns(self.obs)
         losses = self.alg.update()
@@ -138,7 +158,7 @@ class Trainer:
             "steps": self.steps, "updates": self.updates, "length": sum(lengths) / max(1, len(lengths)),
             "harness": self.curriculum.harness, "level": float(self.env.level.mean()),
             "std": float(self.alg.actor.output_std.detach().mean()), "lr": self.alg.learning_rate,
-            **{f"loss_{k}": v for k, v in losses.items()}, **rows,
+            **{f"loss_{k}": v for k, v in losses.items()}, **{k: float(v) for k, v in rows.items()},
         }  # fmt: skip
 
     def evaluate(self, worlds: int = 4, **options) -> dict:
@@ -148,8 +168,8 @@ class Trainer:
 
         def policy(observation: np.ndarray) -> np.ndarray:
             with torch.inference_mode():
-                obs = TensorDict({"actor": torch.from_numpy(observation)}, [len(observation)])
-                return actor(obs).numpy().astype(float)
+                obs = TensorDict({"actor": torch.as_tensor(observation, device=self.device)}, [len(observation)])
+                return actor(obs).cpu().numpy().astype(float)
 
         result = nine_commands(policy, self.robot, self.config, worlds, threads=self.threads, **options)
         self.alg.train_mode()
@@ -161,7 +181,7 @@ class Trainer:
         tensors = {f"actor.{k}": v for k, v in self.alg.actor.state_dict().items()}
         tensors |= {f"critic.{k}": v for k, v in self.alg.critic.state_dict().items()}
         tensors |= {f"optimizer.{i}.{k}": v for i, state in moments.items() for k, v in state.items()}
-        tensors |= {f"worlds.{k}": torch.from_numpy(v) for k, v in self.env.worlds().items()}
+        tensors |= {f"worlds.{k}": torch.as_tensor(v) for k, v in self.env.worlds().items()}
         tensors |= {f"observation.{k}": v for k, v in self.obs.items()}
         tensors["rng.torch"] = torch.get_rng_state()
         save_file({k: v.contiguous().clone() for k, v in tensors.items()}, out / "checkpoint.safetensors.tmp")
@@ -169,7 +189,7 @@ class Trainer:
             "kind": "lmo-checkpoint", "robot": self.robot.name, "recipe": asdict(self.config), "steps": self.steps,
             "updates": self.updates, "learning_rate": self.alg.learning_rate, "harness": self.curriculum.harness,
             "level": float(self.env.level.mean()), "lengths": list(self.curriculum.lengths),
-            "numpy": self.env.rng.bit_generator.state, "earlier": self.earlier,
+            "engine": self.engine, "numpy": self.env.rng.bit_generator.state, "earlier": self.earlier,
         }  # fmt: skip
         (out / "checkpoint.json.tmp").write_text(json.dumps(facts))
         for name in ("checkpoint.safetensors", "checkpoint.json"):
@@ -186,7 +206,7 @@ class Trainer:
         facts = _read_facts(earlier)
         if facts.get("robot") != self.robot.name:
             raise ValueError(f"init: {earlier} is of robot {facts.get('robot')!r}, expected {self.robot.name!r}")
-        tensors = load_file(earlier / "checkpoint.safetensors")
+        tensors = load_file(earlier / "checkpoint.safetensors", device=self.device)
         frames = {"actor": (facts["recipe"]["history"], self.config.history), "critic": (1, 1)}
         try:
             for name, network in (("actor", self.alg.actor), ("critic", self.alg.critic)):
@@ -215,7 +235,8 @@ class Trainer:
         return tensors
 
     def load(self, out: Path) -> None:
-        """Continue from `save` as if there had been no stop (bit for bit with one thread).
+        """Continue from `save` as if there had been no stop (bit for bit with one thread); a run of another engine
+        continues in new episodes.
 
         Raises:
             ValueError: no checkpoint there, or one of another robot or recipe.
@@ -225,7 +246,7 @@ class Trainer:
         theirs = {"robot": facts.get("robot"), "recipe": asdict(LmoConfig()) | facts.get("recipe", {})}
         lines = differences(ours, theirs)  # a field newer than the checkpoint had its default's effect
         if lines:
-            fix = "give the --recipe, --arms and --actuator it was made with"
+            fix = "give the --recipe, --worlds, --arms and --actuator it was made with"
             raise ValueError(f"{out}: a checkpoint of something else ({lines[0]}); {fix}")
         tensors = self._load_networks(out)
         state = self.alg.optimizer.state_dict()
@@ -237,9 +258,12 @@ class Trainer:
         for group in self.alg.optimizer.param_groups:
             group["lr"] = facts["learning_rate"]
         torch.set_rng_state(tensors["rng.torch"])
-        self.env.rng.bit_generator.state = facts["numpy"]
-        self.env.set_worlds({k: v.numpy() for k, v in _part(tensors, "worlds.").items()})
-        self.obs = TensorDict(_part(tensors, "observation."), [self.env.n])
+        if facts.get("engine", "cpu") == self.engine:
+            self.env.rng.bit_generator.state = facts["numpy"]
+            self.env.set_worlds({k: self.env.xp.asarray(v) for k, v in _part(tensors, "worlds.").items()})
+            self.obs = TensorDict(_part(tensors, "observation."), [self.env.n]).to(self.device)
+        else:
+            self.env.level[:] = facts["level"]
         self.steps, self.updates, self.earlier = facts["steps"], facts["updates"], facts["earlier"]
         self.curriculum.lengths.extend(facts["lengths"])
         self._set_curriculum(facts)
@@ -258,7 +282,7 @@ def _fitted(given: dict[str, torch.Tensor], own: dict[str, torch.Tensor], theirs
     out = dict(given)
     for name in ("mlp.0.weight", "obs_normalizer._mean", "obs_normalizer._var", "obs_normalizer._std"):
         old = given[name]
-        new = torch.zeros(len(old), len(ours)) if name == "mlp.0.weight" else own[name].clone()
+        new = old.new_zeros(len(old), len(ours)) if name == "mlp.0.weight" else own[name].clone()
         new[:, list(at)] = old[:, list(found)]
         out[name] = new
     return out
@@ -272,9 +296,11 @@ def _read_facts(folder: Path) -> dict:
 
 
 def recipe_of(folder: Path, name: str) -> LmoConfig:
-    """Return a recipe with what the run in `folder` was given beside it: arm motion and actuator network."""
+    """Return a recipe with what the run in `folder` was given beside it: arm motion, actuator network and worlds."""
     saved = _read_facts(folder).get("recipe", {})
-    return replace(get_recipe(name), arms=tuple(saved.get("arms", ())), actuator=saved.get("actuator", ""))
+    recipe = get_recipe(name)
+    given = dict(arms=tuple(saved.get("arms", ())), actuator=saved.get("actuator", ""))
+    return replace(recipe, **given, worlds=saved.get("worlds", recipe.worlds))
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 
+from wbvla.lmo.arrays import namespace
 from wbvla.lmo.command import STEP_S
 from wbvla.lmo.terrain import CELLS, add_ground, roughen
 from wbvla.recipes.lmo import LmoConfig
@@ -19,7 +20,15 @@ NET_FORCE = 3  # MuJoCo's code for a contact sensor that sums the forces of all 
 
 
 def on_ground(robot: Robot, config: LmoConfig) -> mujoco.MjModel:
-    """Compile the robot on a floor, feet against the floor only, with the sensors that the reward rows need."""
+    """Compile the robot on a floor, see `on_ground_spec`."""
+    spec = on_ground_spec(robot, config)
+    # A diverged world must be seen, not quietly put back to its start.
+    spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+    return spec.compile()
+
+
+def on_ground_spec(robot: Robot, config: LmoConfig) -> mujoco.MjSpec:
+    """Put the robot on a floor, feet against the floor only, with the sensors that the reward rows need."""
     rows = dict(config.rewards)
     spec = robot.build(feet="spheres", collisions="feet", timestep_s=config.physics_s)
     if config.roughness_m:
@@ -38,9 +47,7 @@ def on_ground(robot: Robot, config: LmoConfig) -> mujoco.MjModel:
                 objname=f"{side}_ankle_roll_link", intprm=[what, NET_FORCE, 1],
             )  # fmt: skip
     spec.option.iterations, spec.option.ls_iterations = 4, 8
-    # A diverged world must be seen, not quietly put back to its start.
-    spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
-    return spec.compile()
+    return spec
 
 
 def model_variants(robot: Robot, config: LmoConfig, rng: np.random.Generator | None) -> list[mujoco.MjModel]:
@@ -80,20 +87,20 @@ def command_sample(rng: np.random.Generator, level: np.ndarray, config: LmoConfi
     25 % stand, 30 % forward or back, 17 % turn, 12 % sideways, 16 % any mixture; as velocities, 25 % stand and the rest
     are drawn uniformly up to the goal of each axis.
     """
-    k = len(level)
-    kind, flags = rng.random(k), np.zeros((k, 3))
+    k, xp = len(level), namespace(level)
+    kind, flags = rng.random(k), xp.zeros((k, 3))
     change = level * (rng.uniform(*config.heights_m, k) - nominal_m)
     heights = nominal_m + change * (rng.random(k) >= config.nominal_share)
     if config.shaping.kind == "velocity":
         return rng.uniform(-1, 1, (k, 3)) * (kind >= 0.25)[:, None], heights
     sign = lambda size: rng.choice([-1.0, 1.0], size)  # noqa: E731
     walk, turn, side = (kind >= 0.25) & (kind < 0.55), (kind >= 0.55) & (kind < 0.72), (kind >= 0.72) & (kind < 0.84)
-    flags[walk, 0] = np.where(rng.random(walk.sum()) < 0.7, 1.0, -1.0)
-    flags[turn, 2], flags[side, 1] = sign(turn.sum()), sign(side.sum())
+    flags[walk, 0] = xp.where(rng.random(int(walk.sum())) < 0.7, 1.0, -1.0)
+    flags[turn, 2], flags[side, 1] = sign(int(turn.sum())), sign(int(side.sum()))
     mixed = kind >= 0.84
-    flags[mixed] = rng.integers(-1, 2, (int(mixed.sum()), 3))
-    lowest = np.where(flags[:, :2].any(1), nominal_m - TRANSLATING_BELOW_M, 0.0)
-    return flags, np.maximum(heights, lowest)
+    flags[mixed] = xp.asarray(rng.integers(-1, 2, (int(mixed.sum()), 3)), float)
+    lowest = xp.where(flags[:, :2].any(1), nominal_m - TRANSLATING_BELOW_M, 0.0)
+    return flags, xp.maximum(heights, lowest)
 
 
 class ArmMotion:
@@ -104,14 +111,14 @@ class ArmMotion:
 
     STATE = ("target", "goal", "speed", "left")  # what a world's next step depends on, beside the generator
 
-    def __init__(self, robot: Robot, n: int, rng: np.random.Generator) -> None:
-        self.rng, self.n = rng, n
+    def __init__(self, robot: Robot, n: int, rng: np.random.Generator, xp=np) -> None:
+        self.rng, self.n, self.xp = rng, n, xp
         arms = slice(robot.n_lmo, robot.n_lmo + 14)
-        self.default, self.range = robot.array("default")[arms], 0.6 * robot.range_rad[arms]
-        self.target = np.tile(self.default, (n, 1))
+        self.default, self.range = xp.array(robot.array("default")[arms]), xp.array(0.6 * robot.range_rad[arms])
+        self.target = xp.tile(self.default, (n, 1))
         index, sign = robot.mirror()
-        self._mirror = index[arms][:7] - robot.n_lmo, sign[arms][:7]
-        self.goal, self.speed, self.left = self.target.copy(), np.ones(n), np.zeros(n, int)
+        self._mirror = xp.array(index[arms][:7] - robot.n_lmo), xp.array(sign[arms][:7])
+        self.goal, self.speed, self.left = xp.copy(self.target), xp.ones(n), xp.zeros(n, int)
 
     def reset(self, mask: np.ndarray) -> None:
         """Put the masked worlds' arms into the default pose."""
@@ -138,11 +145,11 @@ class ArmMotion:
             drawn[reach, 0] = drawn[reach, 7] = self.rng.uniform(-1.5, -0.3, int(reach.sum()))  # shoulder pitch
             both = self.rng.random(k) < 0.5
             drawn[both, :7] = drawn[both][:, self._mirror[0]] * self._mirror[1]
-            size = np.broadcast_to(amplitude, self.n)[new, None] * np.sqrt(self.rng.random((k, 1)))
+            size = self.xp.broadcast_to(amplitude, self.n)[new, None] * self.xp.sqrt(self.rng.random((k, 1)))
             self.goal[new] = self.default + (drawn - self.default) * size
             self.speed[new], self.left[new] = self.rng.uniform(0.5, 4.0, k), self.rng.integers(30, 150, k)
         limit = (self.speed * STEP_S)[:, None]
-        self.target = self.target + np.clip(self.goal - self.target, -limit, limit)
+        self.target = self.target + self.xp.clip(self.goal - self.target, -limit, limit)
         return self.target
 
 
@@ -152,11 +159,11 @@ class Disturbance:
     A share of the worlds also feels a steady force against the forward motion.
     """
 
-    def __init__(self, n: int, rng: np.random.Generator, share: float) -> None:
-        self.rng, self.n = rng, n
+    def __init__(self, n: int, rng: np.random.Generator, share: float, xp=np) -> None:
+        self.rng, self.n, self.xp = rng, n, xp
         self.left = rng.integers(*PAUSE_STEPS, n)
-        self.share = np.where(rng.random(n) < share, rng.random(n), 0.0)
-        self.shove, self.shove_left = np.zeros((n, 3)), np.zeros(n, int)
+        self.share = xp.where(rng.random(n) < share, rng.random(n), 0.0)
+        self.shove, self.shove_left = xp.zeros((n, 3)), xp.zeros(n, int)
 
     def reset(self, mask: np.ndarray) -> None:
         """End the shoves in the masked worlds."""
@@ -164,8 +171,9 @@ class Disturbance:
 
     def push(self, velocity_xy: np.ndarray, level: np.ndarray, config: LmoConfig) -> None:
         """Where something is due, begin a shove or add a jump, in place, to the base velocity (n, 2); level: (n,)."""
+        xp = self.xp
         self.left -= 1
-        self.shove_left = np.maximum(self.shove_left - 1, 0)
+        self.shove_left = xp.clip(self.shove_left - 1, 0, None)
         due = self.left <= 0
         k = int(due.sum())
         if k == 0:
@@ -175,11 +183,11 @@ class Disturbance:
             level[due] * self.rng.random(k),
             self.rng.random(k) < 0.5,
         )
-        direction = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        direction = xp.stack([xp.cos(angle), xp.sin(angle)], axis=1)
         velocity_xy[due] += direction * (jumps * size * config.push_m_s)[:, None]
         torque = level[due] * self.rng.uniform(-1, 1, k) * config.shove_nm
-        self.shove[due] = np.column_stack([direction * (size * config.shove_n)[:, None], torque])
-        self.shove_left[due] = np.where(jumps, 0, SHOVE_STEPS)
+        self.shove[due] = xp.column_stack([direction * (size * config.shove_n)[:, None], torque])
+        self.shove_left[due] = xp.where(jumps, 0, SHOVE_STEPS)
         self.left[due] = self.rng.integers(*PAUSE_STEPS, k)
 
     def shoves(self) -> np.ndarray:
@@ -188,4 +196,4 @@ class Disturbance:
 
     def hand_force(self, forward_ref: np.ndarray, size_n: np.ndarray) -> np.ndarray:
         """Return the force on the hands along the heading (n,), N: against walking forward, as a pushed cart is."""
-        return -self.share * size_n * np.clip(forward_ref / 0.3, 0, 1)
+        return -self.share * size_n * self.xp.clip(forward_ref / 0.3, 0, 1)

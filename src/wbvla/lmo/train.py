@@ -1,4 +1,4 @@
-"""Train the legs with rsl_rl's PPO on the CPU engine, with the harness curriculum.
+"""Train the legs with rsl_rl's PPO on the CPU or the mjlab engine, with the harness curriculum.
 
 In: a recipe. Out: a folder with checkpoint (safetensors + JSON), log.jsonl, and an ONNX export with its contract.
 """
@@ -24,6 +24,8 @@ class TrainLmo:
     Attributes:
         recipe: name of a recipe in wbvla.recipes.lmo.
         robot: whose legs.
+        engine: cpu (MuJoCo on CPU threads) or mjlab (MuJoCo-Warp; on the first GPU if there is one).
+        worlds: simulated robots; 0 for the recipe's number, which is meant for two CPU cores (a GPU: 4096).
         out: folder of the run: checkpoint, log.jsonl and, at the end, export/ with the finished legs.
         init: folder of a finished run, or of an earlier stage, whose networks to begin with; its recipe may differ.
         arms: recorded arm motion (.npz, .npy or datasets' folders) that half of the worlds play while the others pursue
@@ -39,6 +41,8 @@ class TrainLmo:
 
     recipe: str = "lmo_g1"
     robot: str = "g1"
+    engine: str = "cpu"
+    worlds: int = 0
     out: str = "outputs/lmo"
     init: str = ""
     arms: tuple[str, ...] = ()
@@ -84,7 +88,8 @@ def run(cfg: TrainLmo) -> dict:
     out = Path(cfg.out)
     out.mkdir(parents=True, exist_ok=True)
     recipe = replace(get_recipe(cfg.recipe), arms=cfg.arms, actuator=cfg.actuator)
-    trainer = Trainer(get_robot(cfg.robot), recipe, cfg.seed, cfg.threads)
+    recipe = replace(recipe, worlds=cfg.worlds or recipe.worlds)
+    trainer = Trainer(get_robot(cfg.robot), recipe, cfg.seed, cfg.threads, cfg.engine)
     if cfg.resume and (out / "checkpoint.json").exists():
         trainer.load(out)
         print(f"resumed {out} at {trainer.steps:,} steps", flush=True)
@@ -119,9 +124,9 @@ def run(cfg: TrainLmo) -> dict:
         raise
     if not result:  # there was nothing left to train
         result = trainer.evaluate()
-    export(
-        trainer, out / "export", f"wbvla lmo train --recipe {cfg.recipe} --robot {cfg.robot} --seed {cfg.seed}", result
-    )
+    command = f"wbvla lmo train --recipe {cfg.recipe} --robot {cfg.robot} --seed {cfg.seed}"
+    command += f" --engine {cfg.engine}" * (cfg.engine != "cpu") + f" --worlds {cfg.worlds}" * (cfg.worlds > 0)
+    export(trainer, out / "export", command, result)
     print(f"wrote {out / 'export'}")
     return result
 
