@@ -46,7 +46,7 @@ def on_ground_spec(robot: Robot, config: LmoConfig) -> mujoco.MjSpec:
                 name=f"{side}_foot_force", type=mujoco.mjtSensor.mjSENS_CONTACT, objtype=mujoco.mjtObj.mjOBJ_BODY,
                 objname=f"{side}_ankle_roll_link", intprm=[what, NET_FORCE, 1],
             )  # fmt: skip
-    spec.option.iterations, spec.option.ls_iterations = 4, 8
+    spec.option.iterations, spec.option.ls_iterations = 10, 20
     return spec
 
 
