@@ -134,7 +134,8 @@ def test_the_pose_error_is_the_way_back_and_is_bounded():
 
 def test_a_world_climbs_when_its_episode_lasts_and_steps_down_when_it_falls():
     pytest.importorskip("mujoco")
-    from wbvla.lmo.cpu_engine import LEVEL_DOWN, LEVEL_UP, CpuEngine
+    from wbvla.lmo.cpu_engine import CpuEngine
+    from wbvla.lmo.task import LEVEL_DOWN, LEVEL_UP
 
     engine = CpuEngine(ROBOT, get_recipe("lmo_g1_stage2_tiny"), 3, 0, 1)
     engine.level[:] = 0.5

@@ -47,8 +47,6 @@ def walked(recipe: str, robot=ROBOT, steps: int = 30, **other):
     from wbvla.lmo.cpu_engine import CpuEngine
 
     engine = CpuEngine(robot, replace(get_recipe(f"{recipe}_tiny"), torque_noise=0.0, **other), 16, 3, 1)
-    for model in engine.models:  # as many as the mjlab engine does
-        model.opt.iterations, model.opt.ls_iterations = 10, 20
     engine.level[:] = 0.7
     engine.set_harness(0.3)
     rng = np.random.default_rng(0)

@@ -1,7 +1,7 @@
-"""The legs' training environment on MuJoCo-Warp: the CPU engine's task over torch tensors, on mjlab's simulation.
+"""The legs' task on MuJoCo-Warp, over torch tensors, on mjlab's simulation.
 
 In: actions (n, n_lmo), tensors. Out: observations, rewards, terminations of n worlds on one device, 20 ms at a time.
-Every world has one of the CPU engine's model variants, written into per-world fields of the simulation's model.
+Every world has a model variant, written into per-world fields of the simulation's model.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from wbvla.lmo.command import STEP_S
-from wbvla.lmo.cpu_engine import CpuEngine, Diverged
+from wbvla.lmo.cpu_engine import Diverged
 from wbvla.lmo.randomisation import on_ground_spec
+from wbvla.lmo.task import LegsTask
 from wbvla.lmo.torch_arrays import TorchArrays, TorchRandom
 from wbvla.recipes.lmo import LmoConfig
 from wbvla.robots.base import Robot
@@ -30,10 +31,7 @@ CONTACTS, CONSTRAINTS = 16, 96  # room for each world: 8 foot spheres of 4 rows 
 
 
 def simulation_config(config: LmoConfig) -> SimulationCfg:
-    """Return mjlab's configuration of the physics that `on_ground` sets for the CPU engine.
-
-    The solver has more iterations: worlds end theirs together with the slowest, and 10 were seen to converge.
-    """
+    """Return mjlab's configuration of the physics that `on_ground_spec` sets for the CPU engine."""
     from mjlab.sim import MujocoCfg, SimulationCfg
 
     physics = MujocoCfg(
@@ -42,7 +40,7 @@ def simulation_config(config: LmoConfig) -> SimulationCfg:
     return SimulationCfg(nconmax=CONTACTS, njmax=CONSTRAINTS, mujoco=physics)
 
 
-class MjlabEngine(CpuEngine):
+class MjlabEngine(LegsTask):
     """n worlds of one robot on flat ground, on the first GPU, or on the CPU where there is none.
 
     Args:
