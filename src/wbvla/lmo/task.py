@@ -25,7 +25,7 @@ from wbvla.recipes.lmo import LmoConfig
 from wbvla.robots.base import Robot
 
 FALL_TILT, FALL_BELOW_M = -0.7, 0.10  # gravity's z in the pelvis frame: 45 degrees; below the lowest command
-LEVEL_UP, LEVEL_DOWN = 0.04, 0.16  # of a world whose episode lasted, or ended in a fall
+LEVEL_UP, LEVEL_DOWN = 0.1, 0.4  # of a world whose episode lasted, or ended in a fall
 START_BELOW_M = 0.2  # how far below the nominal height an episode may begin
 SHOVE_ABOVE_M = 0.2  # shoves hit the trunk about so far above the pelvis
 DRIFT_FILTER = 0.03  # a stride and a half: what is left is drift, not the gait's swing
