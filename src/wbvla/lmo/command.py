@@ -45,20 +45,21 @@ class ShapingConfig:
             raise ValueError(f"shaping kind: got {self.kind!r}, expected one of {', '.join(SHAPINGS)}")
 
 
-DISTURBED_M_S, DISTURBED_TILT, ALARM_STEPS = 0.18, 0.15, 40
-MISPLACED_M, MISPLACED_RAD = 0.15, 0.2
+PUSHED_M_S, DRIFTING_M_S, TILTED, ALARM_STEPS = 0.45, 0.15, 0.2, 40
+MISPLACED_M, MISPLACED_RAD = 0.2, 0.25
 
 
 def is_disturbed(odometry: Odometry, gravity: np.ndarray) -> np.ndarray:
-    """Tell which robots are pushed, tilted or misplaced enough to need steps, (n,) bool.
+    """Tell which robots are pushed, drifting, tilted or misplaced enough to need steps, (n,) bool.
 
     gravity: (n, 3) unit vectors in the pelvis frame.
     """
     xp = namespace(gravity)
-    moved = xp.hypot(*odometry.velocity[:, :2].T) > DISTURBED_M_S
+    moved = xp.hypot(*odometry.velocity[:, :2].T) > PUSHED_M_S
+    moved |= xp.hypot(*odometry.drift[:, :2].T) > DRIFTING_M_S
     x, y, yaw = odometry.error.T
     misplaced = (xp.hypot(x, y) > MISPLACED_M) | (abs(yaw) > MISPLACED_RAD)
-    return moved | misplaced | (xp.hypot(*gravity[:, :2].T) > DISTURBED_TILT)
+    return moved | misplaced | (xp.hypot(*gravity[:, :2].T) > TILTED)
 
 
 class CommandShaper:

@@ -34,6 +34,7 @@ class OdometryConfig:
     steer_per_s: float = 0.0
 
 
+DRIFT_FILTER = 0.03  # a time constant of 0.7 s
 STEER = np.array([0.15, 0.15, 0.3])  # m/s, m/s, rad/s
 
 
@@ -81,14 +82,16 @@ class Odometry:
     def __init__(self, n: int, config: OdometryConfig, xp=np) -> None:
         self.config, self.xp = config, xp
         self.velocity, self.error = xp.zeros((n, 3)), xp.zeros((n, 3))
+        self.drift = xp.zeros((n, 3))  # velocity over most of a stride: a gait's own sway is not in it
 
     def reset(self, worlds: np.ndarray) -> None:
         """Start at rest in the right place (bool mask or indices)."""
-        self.velocity[worlds], self.error[worlds] = 0.0, 0.0
+        self.velocity[worlds], self.error[worlds], self.drift[worlds] = 0.0, 0.0, 0.0
 
     def step(self, sample: np.ndarray, gyro: np.ndarray, gravity: np.ndarray, v_ref: np.ndarray) -> None:
         """Advance by 20 ms. sample: (n, 3) of `base_velocity`; gyro, gravity: (n, 3), pelvis frame; v_ref: (n, 3)."""
         self.velocity = self.velocity + self.config.velocity_filter * (sample - self.velocity)
+        self.drift = self.drift + DRIFT_FILTER * (self.velocity - self.drift)
         xp, up = self.xp, -gravity
         ahead = xp.array([1.0, 0.0, 0.0]) - up[:, :1] * up
         ahead /= xp.maximum(xp.linalg.norm(ahead, axis=1, keepdims=True), 1e-6)

@@ -37,7 +37,7 @@ WORLD = ("state", "_sensors", "flags", "height", "command_left", "episode_steps"
 PARTS = {
     "shaper": ("goal", "sbar", "v_ref", "height_ref", "phase", "alarm"),
     "disturbance": ("left", "share", "shove", "shove_left"),
-    "odometry": ("velocity", "error"),
+    "odometry": ("velocity", "drift", "error"),
     "history": ("frames",),
 }
 NOISE = {
