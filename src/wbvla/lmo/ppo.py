@@ -148,6 +148,8 @@ class Trainer:
                 )  # fmt: skip
             self.alg.compute_returns(self.obs)
         losses = self.alg.update()
+        with torch.no_grad():  # it would grow: robots that stand on both feet fall by it
+            self.alg.actor.distribution.std_param.clamp_(max=self.config.initial_std)
         self.steps += self.config.worlds * self.config.steps_per_update
         self.updates += 1
         if self.updates % 10 == 0:

@@ -150,7 +150,7 @@ def lmo_g1_stage2() -> LmoConfig:
         redraw_s=(1.5, 5.0),
         reversals=0.25,
         harness=False,
-        initial_std=0.35,
+        initial_std=0.25,
     )
 
 
