@@ -10,7 +10,9 @@ import pytest
 from wbvla.robots import get_robot
 from wbvla.sim.env import TaskEnv
 from wbvla.sim.ik import ArmSolver
-from wbvla.sim.operator import AIM_LIMIT_M, DWELL_S, PERIOD_S, ScriptedOperator, TernaryFlag
+from wbvla.sim.operator import get_operator
+from wbvla.sim.operator.cart import AIM_LIMIT_M
+from wbvla.sim.operator.motion import DWELL_S, PERIOD_S, TernaryFlag
 from wbvla.sim.seeds import seeds_for
 from wbvla.sim.tasks import get_task
 from wbvla.sim.tasks.base import box_gap
@@ -99,7 +101,7 @@ def test_flag_has_hysteresis():
 def test_operator_speaks_flags_with_dwell_and_smooth_arms():
     rng = np.random.default_rng(1)
     robot = get_robot("g1")
-    operator = ScriptedOperator(get_task("cart-pushing"), robot, rng)
+    operator = get_operator(get_task("cart-pushing"), robot, rng)
     state, actions = START, []
     for _ in range(600):
         state = replace(
@@ -138,7 +140,7 @@ def shipped():
 
 
 def test_every_correction_of_the_palms_is_within_reach():
-    operator = ScriptedOperator(get_task("cart-pushing"), get_robot("g1"), np.random.default_rng(0))
+    operator = get_operator(get_task("cart-pushing"), get_robot("g1"), np.random.default_rng(0))
     for signs in np.random.default_rng(1).choice([-1, 1], (16, 2, 3)):
         operator._solver.solve(*(operator._places + AIM_LIMIT_M * signs))
 
@@ -146,7 +148,7 @@ def test_every_correction_of_the_palms_is_within_reach():
 @pytest.mark.slow
 def test_operator_pushes_the_cart_on_its_shipped_legs():
     env = TaskEnv(image_size=0, controller=shipped())
-    operator = ScriptedOperator(env.task, env.robot, np.random.default_rng(0))
+    operator = get_operator(env.task, env.robot, np.random.default_rng(0))
     successes = 0
     for seed in seeds_for("validation", 10):
         env.reset(seed)

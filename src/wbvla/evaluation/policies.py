@@ -44,10 +44,10 @@ class Operator:
     """The scripted operator as a policy: `act` takes the environment's privileged state."""
 
     def __init__(self, task: str, robot: str) -> None:
-        from wbvla.sim.operator import ScriptedOperator
+        from wbvla.sim.operator import get_operator
         from wbvla.sim.tasks import get_task
 
-        self._operator = ScriptedOperator(get_task(task), get_robot(robot), np.random.default_rng(0))
+        self._operator = get_operator(get_task(task), get_robot(robot), np.random.default_rng(0))
 
     def reset(self, seed: int) -> None:
         """Begin an episode; the operator's small variations follow from the seed, apart from the environment's."""

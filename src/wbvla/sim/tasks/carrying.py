@@ -1,0 +1,246 @@
+"""What box loading and bag packing share: an object between two palms, from a support to a goal.
+
+In: plant, names of the scene's parts. Out: `CarryState`, the sequence of subgoals, edits of boxes between episodes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+
+from wbvla.sim.plant import TICK_S, Plant
+from wbvla.sim.tasks.base import Outcome, box_gap, has_fallen, palm_geoms
+
+SUBGOALS = ("approach", "grasp", "lift", "carry", "place", "release")
+
+NEAR_M, FACING_RAD = 0.60, 0.5  # approach: pelvis to object on the floor plane, and heading to its direction
+GRASP_GAP_M, GRASP_HOLD_S = 0.02, 0.3
+LIFT_M, LIFT_HOLD_S = 0.03, 0.3  # lowest point above the support it stood on
+OVER_GOAL_M = 0.45  # carry: object to goal on the floor plane
+FREE_GAP_M, RELEASE_HOLD_S = 0.03, 0.5
+TOP_HALF_M, LEG_HALF_M = 0.01, 0.018  # half thickness of a stand's top and of its legs
+STAND_PARTS = ("top", "leg0", "leg1", "leg2", "leg3")
+STILL = {"contype": 1, "conaffinity": 2, "friction": [0.8, 0.005, 0.0001], "priority": 1, "solref": [0.01, 1.0]}
+LEDGE_HALF_M = (0.0125, 0.0075)  # half of how far a ledge stands out, and of its thickness
+DROPPED_M = 0.12  # an object whose lowest point is nearer to the floor than this was dropped
+
+
+@dataclass(frozen=True)
+class CarryState:
+    """Privileged state of a robot, an object and the place where the object shall stand.
+
+    Attributes:
+        t_s: time since reset.
+        pelvis_m: position (3,). yaw_rad, tilt_rad: its heading and lean.
+        torso_m: position (3,). torso_rotation: R_world_torso (3, 3).
+        palm_m: centres of the left and right palm (2, 3). palm_gap_m: their distances to the object (2,), 0 in contact.
+        object_m: centre (3,). object_rotation: R_world_object (3, 3). object_half_m: half sizes (3,). object_kg: mass.
+        ledge_m: height of the undersides of its two ledges, left and right, above its centre.
+        support_m: height of the surface that the object stood on at first.
+        goal_m: where the centre of the object's bottom shall stand (3,). goal_yaw_rad: heading to face it from.
+        rim_m: height to lift the object over on its way there.
+    """
+
+    t_s: float
+    pelvis_m: np.ndarray
+    yaw_rad: float
+    tilt_rad: float
+    torso_m: np.ndarray
+    torso_rotation: np.ndarray
+    palm_m: np.ndarray
+    palm_gap_m: np.ndarray
+    object_m: np.ndarray
+    object_rotation: np.ndarray
+    object_half_m: np.ndarray
+    object_kg: float
+    ledge_m: float
+    support_m: float
+    goal_m: np.ndarray
+    goal_yaw_rad: float
+    rim_m: float
+
+    @property
+    def lowest_m(self) -> float:
+        """Height of the object's lowest corner."""
+        return float(self.object_m[2] - np.abs(self.object_rotation[2]) @ self.object_half_m)
+
+    @property
+    def lean_rad(self) -> float:
+        """How far the object leans from upright."""
+        return float(np.arccos(np.clip(self.object_rotation[2, 2], -1.0, 1.0)))
+
+
+class StateReader:
+    """Reads CarryState of a plant whose scene has a free body `body` with a box geom of that name and ledges."""
+
+    def __init__(self, plant: Plant, body: str) -> None:
+        model = plant.model
+        self._body, self._box = model.body(body).id, model.geom(body).id
+        self._ledge = model.geom(f"{body}_ledge0").id
+        self._palms, self._torso = palm_geoms(model), model.body("torso_link").id
+
+    def read(self, plant: Plant, support_m: float, goal_m: np.ndarray, goal_yaw_rad: float, rim_m: float):
+        """Return the state of this instant."""
+        model, data = plant.model, plant.data
+        pelvis, yaw, tilt = plant.pelvis_pose()
+        return CarryState(
+            t_s=float(data.time),
+            pelvis_m=pelvis,
+            yaw_rad=yaw,
+            tilt_rad=tilt,
+            torso_m=data.xpos[self._torso].copy(),
+            torso_rotation=data.xmat[self._torso].reshape(3, 3).copy(),
+            palm_m=data.geom_xpos[self._palms],
+            palm_gap_m=np.array([box_gap(model, data, palm, self._box) for palm in self._palms]),
+            object_m=data.geom_xpos[self._box].copy(),
+            object_rotation=data.geom_xmat[self._box].reshape(3, 3).copy(),
+            object_half_m=model.geom_size[self._box].copy(),
+            object_kg=float(model.body_mass[self._body]),
+            ledge_m=float(model.geom_pos[self._ledge, 2] - model.geom_size[self._ledge, 2]),
+            support_m=support_m,
+            goal_m=goal_m,
+            goal_yaw_rad=goal_yaw_rad,
+            rim_m=rim_m,
+        )
+
+
+class CarryRules:
+    """The subgoals in their order; a task's own rules say when its object is placed.
+
+    - approach: the pelvis is within 0.6 m of the object on the floor plane and turned to it within 0.5 rad.
+    - grasp: both palms, on opposite sides, are within 2 cm of the object for 0.3 s.
+    - lift: still grasped, the object's lowest corner is 3 cm above its support for 0.3 s.
+    - carry: after lift, the object is still grasped and within 0.45 m of its goal on the floor plane.
+    - place: after carry, `placed` holds.
+    - release: `placed` holds and both palms are at least 3 cm away from the object for 0.5 s. This is success.
+    - failure: a fall, an object dropped (lowest corner below 12 cm while not placed), or the time limit.
+    """
+
+    def __init__(self, time_limit_s: float) -> None:
+        self._time_limit_s = time_limit_s
+        self._reached = dict.fromkeys(SUBGOALS, False)
+        self._held_s = {"grasp": 0.0, "lift": 0.0, "release": 0.0}
+        self._fallen = self._dropped = False
+
+    def placed(self, state: CarryState) -> bool:
+        """Return whether the object rests where the task wants it."""
+        raise NotImplementedError
+
+    def judge(self, state: CarryState) -> Outcome:
+        """Return the verdict after this state; call once per 50 Hz tick."""
+        reached = self._reached
+        self._fallen |= bool(has_fallen(state.pelvis_m[2], state.tilt_rad))
+        placed = self.placed(state)
+        self._dropped |= state.lowest_m < DROPPED_M and not placed
+        to_object = state.object_m[:2] - state.pelvis_m[:2]
+        off = np.arctan2(to_object[1], to_object[0]) - state.yaw_rad
+        facing = abs((off + np.pi) % (2 * np.pi) - np.pi) < FACING_RAD
+        reached["approach"] |= bool(np.hypot(*to_object) < NEAR_M and facing)
+        sides = (state.palm_m - state.object_m) @ state.object_rotation[:, 1]
+        grasped = bool(np.all(state.palm_gap_m <= GRASP_GAP_M) and sides[0] > 0 > sides[1])
+        lifted = grasped and state.lowest_m >= state.support_m + LIFT_M
+        reached["grasp"] |= reached["approach"] and self._held("grasp", grasped, GRASP_HOLD_S)
+        reached["lift"] |= reached["grasp"] and self._held("lift", lifted, LIFT_HOLD_S)
+        over_goal = float(np.hypot(*(state.object_m - state.goal_m)[:2])) < OVER_GOAL_M
+        reached["carry"] |= reached["lift"] and grasped and over_goal
+        reached["place"] |= reached["carry"] and placed
+        free = placed and bool(np.all(state.palm_gap_m >= FREE_GAP_M))
+        released = self._held("release", free, RELEASE_HOLD_S)
+        reached["release"] |= bool(reached["place"] and released and not self._fallen)
+        success = reached["release"] and not self._fallen
+        late = state.t_s >= self._time_limit_s - 1e-9
+        failure = "fall" if self._fallen else "drop" if self._dropped else "timeout" if late else ""
+        failure = "" if success else failure
+        return Outcome(dict(reached), success, self._fallen, success or failure != "", failure)
+
+    def _held(self, name: str, now: bool, seconds: float) -> bool:
+        self._held_s[name] = self._held_s[name] + TICK_S if now else 0.0
+        return self._held_s[name] >= seconds - 1e-9
+
+
+def allow_edits(spec: mujoco.MjSpec) -> None:
+    """Prepare a scene for `set_box`: MuJoCo's mid-phase would go on with the bounding boxes of compile time."""
+    spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_MIDPHASE
+
+
+def set_box(
+    model: mujoco.MjModel, geom: str, half_m: tuple | np.ndarray, pos_m: tuple | np.ndarray | None = None
+) -> None:
+    """Give a box geom of the compiled model other half sizes (3,) and, if given, another place in its body."""
+    g = model.geom(geom)
+    g.size[:] = half_m
+    model.geom_rbound[g.id] = np.linalg.norm(half_m)
+    model.geom_aabb[g.id] = [0, 0, 0, *half_m]
+    if pos_m is not None:
+        g.pos[:] = pos_m
+        model.geom_sameframe[g.id] = 0  # else MuJoCo goes on taking it for the body's own frame
+
+
+def add_stand(spec: mujoco.MjSpec, name: str) -> mujoco.MjsBody:
+    """Add a top on four thin legs: a table, a cart with its brakes on; see `set_stand`."""
+    body = spec.worldbody.add_body(name=name)
+    for part in STAND_PARTS:
+        body.add_geom(name=f"{name}_{part}", type=mujoco.mjtGeom.mjGEOM_BOX, size=[0.1] * 3, **STILL)
+    return body
+
+
+def set_stand(model, body: str, half_m: tuple, height_m: float, place_m: tuple, yaw_rad: float) -> None:
+    """Stand a top on four legs: the top's half sizes, its surface's height, its middle on the floor, its heading."""
+    b = model.body(body)
+    b.pos[:] = [*place_m, 0.0]
+    b.quat[:] = [np.cos(yaw_rad / 2), 0.0, 0.0, np.sin(yaw_rad / 2)]
+    set_box(model, f"{body}_top", (*half_m, TOP_HALF_M), (0.0, 0.0, height_m - TOP_HALF_M))
+    leg = height_m / 2 - TOP_HALF_M
+    for i, (x, y) in enumerate(((-1, -1), (-1, 1), (1, -1), (1, 1))):
+        place = (x * (half_m[0] - LEG_HALF_M), y * (half_m[1] - LEG_HALF_M), leg)
+        set_box(model, f"{body}_leg{i}", (LEG_HALF_M, LEG_HALF_M, leg), place)
+
+
+def paint_stand(model, body: str, rgb: np.ndarray) -> None:
+    """Colour a stand."""
+    for part in STAND_PARTS:
+        model.geom(f"{body}_{part}").rgba[:3] = rgb
+
+
+def add_object(spec: mujoco.MjSpec, name: str, material: str) -> mujoco.MjsBody:
+    """Add a free box with a ledge along its left and its right side, under which two palms can lift it.
+
+    Friction is the object's own, whatever touches it.
+    """
+    body = spec.worldbody.add_body(name=name)
+    body.add_freejoint(name=name)
+    solid = {"type": mujoco.mjtGeom.mjGEOM_BOX, "contype": 1, "conaffinity": 3, "material": material, "condim": 4,
+             "priority": 3, "friction": [0.8, 0.05, 0.001], "solref": [0.01, 1.0]}  # fmt: skip
+    body.add_geom(name=name, size=[0.12, 0.13, 0.10], mass=1.0, **solid)
+    for i in range(2):
+        body.add_geom(name=f"{name}_ledge{i}", size=[0.12, LEDGE_HALF_M[0], LEDGE_HALF_M[1]], mass=0, **solid)
+    return body
+
+
+def set_object(model: mujoco.MjModel, name: str, half_m: np.ndarray, mass_kg: float, friction: float, top_m: float):
+    """Give an object of `add_object` its half sizes (3,), mass and friction, its ledges' upper sides `top_m` above its
+    centre. Call `mujoco.mj_setConst` afterwards."""
+    set_box(model, name, half_m)
+    set_mass(model, name, mass_kg, half_m)
+    model.geom(name).friction[0] = friction
+    for i, side in enumerate((1, -1)):
+        place = (0.0, side * (half_m[1] + LEDGE_HALF_M[0]), top_m - LEDGE_HALF_M[1])
+        set_box(model, f"{name}_ledge{i}", (half_m[0], *LEDGE_HALF_M), place)
+        model.geom(f"{name}_ledge{i}").friction[0] = friction
+
+
+def set_mass(model: mujoco.MjModel, body: str, mass_kg: float, half_m: tuple | np.ndarray) -> None:
+    """Give a body the mass and the inertia of a uniform solid box; call `mujoco.mj_setConst` after the last one."""
+    x, y, z = np.asarray(half_m) ** 2
+    b = model.body(body)
+    b.mass[:] = mass_kg
+    b.inertia[:] = mass_kg / 3 * np.array([y + z, x + z, x + y])
+
+
+def place_free(plant: Plant, body: str, pos_m: tuple | np.ndarray, yaw_rad: float = 0.0) -> None:
+    """Put a free body at a position (3,) and heading, at rest."""
+    joint = plant.data.joint(body)
+    joint.qpos[:] = [*pos_m, np.cos(yaw_rad / 2), 0.0, 0.0, np.sin(yaw_rad / 2)]
+    joint.qvel[:] = 0.0
