@@ -6,11 +6,13 @@ It walks to the object, squats, squeezes, lifts, backs off, faces the goal, walk
 
 from __future__ import annotations
 
+from collections import deque
+
 import numpy as np
 
 from wbvla.robots.base import Robot
 from wbvla.sim.ik import FINGERS_AHEAD, ArmSolver
-from wbvla.sim.operator.motion import ARM_SPEED_RAD_S, PERIOD_S, Walker
+from wbvla.sim.operator.motion import ARM_SPEED_RAD_S, PERIOD_S, STRIDE_S, Walker
 from wbvla.sim.tasks.carrying import CarryState
 from wbvla.types import ArmTarget, LocoCommand, WholeBodyAction
 
@@ -22,16 +24,17 @@ RAISED_M = (0.26, 0.22, 0.16)  # left palm before the pelvis, hands apart above 
 CARRIED_AHEAD_M, CARRIED_M, CARRIED_MOST_M = 0.31, 0.10, 0.24  # ahead of the pelvis; least and most above it
 RIM_CLEAR_M, PALM_UP_M = 0.08, 0.045  # what the object's bottom keeps from a rim; half a palm's height
 OVER_M = 0.05  # from goal to object while lowering
-SMOOTH_S, AIM_GAIN = 0.35, 0.03
-CLEAR_M, HOVER_M, INSET_M, LIFT_M = 0.06, 0.08, 0.012, 0.09
+AIM_GAIN = 0.03
+CLEAR_M, HOVER_M, INSET_M, LIFT_M = 0.08, 0.10, 0.012, 0.09
 BELOW_M = 0.065  # palm centres below the ledges while grasping: half a palm and 2 cm to spare
 SQUAT_M = -0.05  # pelvis below the palms
 BESIDE_OK_M = (0.05, 0.04, 0.025)  # ahead, aside, above
 AT_M, AT_RAD = 0.09, 0.16
 SQUEEZE_N, SQUEEZE_N_KG = 15.0, 5.0
 AIM_LIMIT_M = 0.05
-LOST_M = 0.03
+TOUCH_M, LOST_M = 0.02, 0.04  # both palms hold; one has lost it
 GRAVITY = 9.81
+HANDLING = ("squat", "reach", "close", "free", "lift", "over", "lower", "open")  # the hands follow, the feet stay
 HOLDING = ("lift", "retreat", "face", "deliver", "over", "lower")
 
 
@@ -52,6 +55,7 @@ class CarryOperator:
         self._rest = robot.array("default")[n : n + 14]
         self._solver = ArmSolver(robot)
         contract = load_contract(weights_folder(robot.name) / "contract.json", "lmo")
+        self._speed = contract["shaping"]["goal"]
         self._lowest_m = contract["height_range_m"][0]
         self.reset(rng)
 
@@ -59,7 +63,7 @@ class CarryOperator:
         """Begin a new episode."""
         self._reach_m = REACH_M + rng.uniform(-0.01, 0.01)
         self._carried_m = CARRIED_M + rng.uniform(-0.02, 0.02)
-        self._walker = Walker()
+        self._walker = Walker(self._speed)
         self._joints, self._sent = self._rest.copy(), self._rest.copy()
         self._hands: np.ndarray | None = None  # where the palms are told to be, trunk frame
         self._aim = np.zeros((2, 3))
@@ -70,10 +74,11 @@ class CarryOperator:
         """Return the action for the next 50 ms; call at 20 Hz."""
         self._phase_s += PERIOD_S
         if self._hands is None:
-            self._hands = self._wanted = self._to_trunk(state, state.palm_m)
+            self._hands = self._to_trunk(state, state.palm_m)
+            self._places = deque([self._hands], round(STRIDE_S / PERIOD_S))
         self._walker.see(state)
         stand, height_m, hands, press = getattr(self, f"_{self.phase}")(state)
-        flags = self._walker.flags(*stand)
+        flags = self._walker.flags(*stand, patient=self.phase in HANDLING)
         loco = LocoCommand(*flags, float(np.clip(height_m, self._lowest_m, self.robot.nominal_height_m)))
         return WholeBodyAction(ArmTarget(self._move_arms(state, hands, press)), loco)
 
@@ -104,12 +109,12 @@ class CarryOperator:
         return self._grasp_stand(state), self._grasp_height(state), beside, False
 
     def _close(self, state: CarryState):
-        self._contact_s = self._contact_s + PERIOD_S if np.all(state.palm_gap_m < 0.012) else 0.0
-        if self._contact_s > 0.5:
+        self._contact_s = self._contact_s + PERIOD_S if np.all(state.palm_gap_m < TOUCH_M) else 0.0
+        if self._contact_s > 0.3:
             self._enter("lift")
         elif self._phase_s > 5.0:
             self._enter("free")
-        return self._grasp_stand(state), self._grasp_height(state), self._beside(state, -INSET_M), True
+        return self._stand, self._grasp_height(state), self._beside(state, -INSET_M), True
 
     def _lift(self, state: CarryState):
         hands = self._held(state)
@@ -142,7 +147,7 @@ class CarryOperator:
     def _deliver(self, state: CarryState):
         stand = self._goal_stand(state)
         if self._walker.at(*stand, AT_M, AT_RAD):
-            self._enter("lower")
+            self._enter("over")
         return stand, self._carry_height(), self._carried(state), True
 
     def _over(self, state: CarryState):
@@ -234,12 +239,12 @@ class CarryOperator:
         return hands
 
     def _move_arms(self, state: CarryState, hands: np.ndarray, press: bool) -> np.ndarray:
-        """Move the palms towards their place, smoothly, and return the joint targets (14,).
-
-        The place is low-passed over about a stride: the hands do not chase the trunk's sway.
-        """
-        self._wanted = self._wanted + PERIOD_S / SMOOTH_S * (hands - self._wanted)
-        self._hands = self._hands + np.clip(self._wanted - self._hands, -HAND_M_S * PERIOD_S, HAND_M_S * PERIOD_S)
+        """Move the palms towards their place, smoothly, and return the joint targets (14,)."""
+        if self._phase_s <= PERIOD_S + 1e-9:  # a new phase has a new place: let the memory jump with it
+            self._places = deque((p + hands - self._places[-1] for p in self._places), self._places.maxlen)
+        self._places.append(hands)
+        wanted = np.mean(self._places, axis=0)
+        self._hands = self._hands + np.clip(wanted - self._hands, -HAND_M_S * PERIOD_S, HAND_M_S * PERIOD_S)
         drift = AIM_GAIN * (self._hands - self._to_trunk(state, state.palm_m))
         if press:
             drift[:, 1] = 0.0

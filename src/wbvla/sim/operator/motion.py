@@ -14,6 +14,7 @@ DWELL_S = 0.3
 ARM_SPEED_RAD_S = 1.5
 TURN_FIRST_RAD = 0.35
 STRIDE_S = 0.7
+LEGS_LAG_S, REACHED_SHARE = 0.35, 0.8  # flags are felt that much later; share of the nominal speed that legs reach
 
 
 class TernaryFlag:
@@ -64,50 +65,48 @@ def wrap(angle_rad: float) -> float:
 class Walker:
     """Walks to a place and a heading: turn first if far off, then step along both axes while facing it.
 
+    The trunk sways with every step, so it looks at the mean pose over one stride, and adds what the flags of the last
+    moments have yet to bring.
+
     Args:
+        speed: what the flags stand for, (m/s ahead, m/s aside, rad/s).
         on_m, off_m, on_rad, off_rad: errors at which a flag is raised and dropped.
-        lead_s: how far ahead to look; a flag that drops now is felt that much later.
     """
 
     def __init__(
-        self,
-        on_m: float = 0.08,
-        off_m: float = 0.02,
-        on_rad: float = 0.13,
-        off_rad: float = 0.03,
-        lead_s: float = 0.35,
+        self, speed, on_m: float = 0.08, off_m: float = 0.02, on_rad: float = 0.13, off_rad: float = 0.03
     ) -> None:
         self._ahead, self._aside = TernaryFlag(on_m, off_m), TernaryFlag(on_m, off_m)
         self._turn = TernaryFlag(on_rad, off_rad)
-        self._lead_s = lead_s
+        self._step = REACHED_SHARE * PERIOD_S * np.asarray(speed)
         self._past: deque[np.ndarray] = deque(maxlen=round(STRIDE_S / PERIOD_S))
+        self._sent: deque[np.ndarray] = deque(maxlen=round((STRIDE_S / 2 + LEGS_LAG_S) / PERIOD_S))
 
     def see(self, state) -> None:
-        """Take in the pelvis' pose; call once per period before the others.
-
-        What they use is its mean and trend over one stride, for the trunk sways with every step.
-        """
+        """Take in the pelvis' pose; call once per period before the others."""
         yaw = state.yaw_rad
         if self._past:
             yaw = self._past[-1][2] + wrap(yaw - self._past[-1][2])
         self._past.append(np.array([*state.pelvis_m[:2], yaw]))
-        seen = np.array(self._past)
-        t_s = PERIOD_S * (np.arange(len(seen)) - (len(seen) - 1) / 2)
-        self._rate = t_s @ seen / max(t_s @ t_s, 1e-9)
-        self._now = seen.mean(0) + self._rate * t_s[-1]
+        self._pose = np.mean(self._past, axis=0)
 
-    def flags(self, x_m: float, y_m: float, heading_rad: float) -> tuple[int, int, int]:
-        """Return the flags (s_x, s_y, s_psi) of the next period."""
-        ahead, aside, turn = _off(self._now + self._lead_s * self._rate, x_m, y_m, heading_rad)
+    def flags(self, x_m: float, y_m: float, heading_rad: float, patient: bool = False) -> tuple[int, int, int]:
+        """Return the flags (s_x, s_y, s_psi) of the next period; patient ones let half as much again pass."""
+        coming = self._step * np.sum(self._sent, axis=0) if self._sent else np.zeros(3)
+        ahead, aside, turn = np.array(_off(self._pose, x_m, y_m, heading_rad)) - coming
         if abs(turn) > TURN_FIRST_RAD:
             ahead = aside = 0.0
-        return self._ahead.update(ahead), self._aside.update(aside), self._turn.update(turn)
+        share = 0.7 if patient else 1.0
+        errors = share * ahead, share * aside, share * turn
+        flags = tuple(f.update(float(e)) for f, e in zip((self._ahead, self._aside, self._turn), errors))
+        self._sent.append(np.array(flags))
+        return flags
 
     def at(self, x_m: float, y_m: float, heading_rad: float, near_m: float, near_rad: float) -> bool:
-        """Return whether the pelvis is there, and slower than 0.1 m/s and 0.2 rad/s."""
-        ahead, aside, turn = _off(self._now, x_m, y_m, heading_rad)
-        slow = np.hypot(*self._rate[:2]) < 0.1 and abs(self._rate[2]) < 0.2
-        return bool(slow and abs(ahead) < near_m and abs(aside) < near_m and abs(turn) < near_rad)
+        """Return whether the pelvis is there and the flags have been down for a while."""
+        ahead, aside, turn = _off(self._pose, x_m, y_m, heading_rad)
+        still = not np.any(np.array(self._sent)[-round(LEGS_LAG_S / PERIOD_S) :])
+        return bool(still and abs(ahead) < near_m and abs(aside) < near_m and abs(turn) < near_rad)
 
 
 def _off(pose: np.ndarray, x_m: float, y_m: float, heading_rad: float) -> tuple[float, float, float]:
