@@ -23,7 +23,7 @@ PALM_HALF_M = 0.012
 RAISED_M = (0.26, 0.22, 0.16)  # left palm before the pelvis, hands apart above the object
 CARRIED_AHEAD_M, CARRIED_M, CARRIED_MOST_M = 0.31, 0.10, 0.24  # ahead of the pelvis; least and most above it
 RIM_CLEAR_M, PALM_UP_M = 0.08, 0.045  # what the object's bottom keeps from a rim; half a palm's height
-OVER_M = 0.05  # from goal to object while lowering
+OVER_M, STANDS_M = 0.05, 0.01  # from goal to object while lowering; above the goal when it stands
 AIM_GAIN = 0.03
 CLEAR_M, HOVER_M, INSET_M, LIFT_M = 0.08, 0.10, 0.012, 0.09
 BELOW_M = 0.065  # palm centres below the ledges while grasping: half a palm and 2 cm to spare
@@ -160,12 +160,11 @@ class CarryOperator:
         return self._goal_stand(state), self._goal_height(state), hands, True
 
     def _lower(self, state: CarryState):
-        hands = self._over_goal(state)
-        below = state.object_m[2] + state.ledge_m - state.palm_m[:, 2]
-        stands = state.lowest_m < state.goal_m[2] + 0.01 and np.all(below > BELOW_M - 0.012)
-        if stands or self._phase_s > 6.0:
+        stands = state.lowest_m < state.goal_m[2] + STANDS_M
+        self._contact_s = self._contact_s + PERIOD_S if stands else 0.0
+        if self._contact_s > 0.5 or self._phase_s > 6.0:
             self._enter("open")
-        return self._goal_stand(state), self._goal_height(state), hands, True
+        return self._goal_stand(state), self._goal_height(state), self._over_goal(state), not stands
 
     def _open(self, state: CarryState):
         if np.all(state.palm_gap_m > 0.04) or self._phase_s > 4.0:
