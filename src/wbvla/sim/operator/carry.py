@@ -16,7 +16,7 @@ from wbvla.sim.operator.motion import ARM_SPEED_RAD_S, PERIOD_S, STRIDE_S, Walke
 from wbvla.sim.tasks.carrying import CarryState
 from wbvla.types import ArmTarget, LocoCommand, WholeBodyAction
 
-REACH_M = 0.31  # pelvis behind the object's middle while handling it
+REACH_M = 0.30  # pelvis behind the object's middle while handling it
 STAND_OFF_M = 0.38  # how far to back off from the support, and where to face the goal
 HAND_M_S = 0.30
 PALM_HALF_M = 0.012
@@ -26,15 +26,14 @@ RIM_CLEAR_M, PALM_UP_M = 0.08, 0.045  # what the object's bottom keeps from a ri
 OVER_M, STANDS_M = 0.05, 0.01  # from goal to object while lowering; above the goal when it stands
 AIM_GAIN = 0.03
 CLEAR_M, HOVER_M, INSET_M, LIFT_M = 0.08, 0.10, 0.012, 0.09
-BELOW_M = 0.065  # palm centres below the ledges while grasping: half a palm and 2 cm to spare
-SQUAT_M = -0.05  # pelvis below the palms
+BELOW_M = 0.075  # palm centres below the ledges while grasping: half a palm and 3 cm to spare
+SQUAT_M = -0.10  # pelvis below the palms
 BESIDE_OK_M = (0.05, 0.04, 0.025)  # ahead, aside, above
 AT_M, AT_RAD = 0.09, 0.16
 SQUEEZE_N, SQUEEZE_N_KG = 15.0, 5.0
 AIM_LIMIT_M = 0.05
-TOUCH_M, LOST_M = 0.02, 0.04  # both palms hold; one has lost it
+TOUCH_M, LOST_M = 0.015, 0.04  # both palms hold; one has lost it
 GRAVITY = 9.81
-HANDLING = ("squat", "reach", "close", "free", "lift", "over", "lower", "open")  # the hands follow, the feet stay
 HOLDING = ("lift", "retreat", "face", "deliver", "over", "lower")
 
 
@@ -78,7 +77,7 @@ class CarryOperator:
             self._places = deque([self._hands], round(STRIDE_S / PERIOD_S))
         self._walker.see(state)
         stand, height_m, hands, press = getattr(self, f"_{self.phase}")(state)
-        flags = self._walker.flags(*stand, patient=self.phase in HANDLING)
+        flags = self._walker.flags(*stand)
         loco = LocoCommand(*flags, float(np.clip(height_m, self._lowest_m, self.robot.nominal_height_m)))
         return WholeBodyAction(ArmTarget(self._move_arms(state, hands, press)), loco)
 
@@ -109,12 +108,16 @@ class CarryOperator:
         return self._grasp_stand(state), self._grasp_height(state), beside, False
 
     def _close(self, state: CarryState):
-        self._contact_s = self._contact_s + PERIOD_S if np.all(state.palm_gap_m < TOUCH_M) else 0.0
+        places = (state.palm_m - state.object_m) @ state.object_rotation
+        touching = np.abs(places[:, 1]) - state.object_half_m[1] - PALM_HALF_M < TOUCH_M
+        under = places[:, 2] + PALM_UP_M < state.ledge_m
+        self._contact_s = self._contact_s + PERIOD_S if np.all(touching & under) else 0.0
         if self._contact_s > 0.3:
             self._enter("lift")
         elif self._phase_s > 5.0:
             self._enter("free")
-        return self._stand, self._grasp_height(state), self._beside(state, -INSET_M), True
+        beside = self._beside(state, -INSET_M if np.all(under) else CLEAR_M)
+        return self._stand, self._grasp_height(state), beside, bool(np.all(under))
 
     def _lift(self, state: CarryState):
         hands = self._held(state)

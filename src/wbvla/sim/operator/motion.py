@@ -66,7 +66,7 @@ class Walker:
     """Walks to a place and a heading: turn first if far off, then step along both axes while facing it.
 
     The trunk sways with every step, so it looks at the mean pose over one stride, and adds what the flags of the last
-    moments have yet to bring.
+    moments have yet to bring. After a step it waits and sees before it takes the next.
 
     Args:
         speed: what the flags stand for, (m/s ahead, m/s aside, rad/s).
@@ -74,7 +74,7 @@ class Walker:
     """
 
     def __init__(
-        self, speed, on_m: float = 0.08, off_m: float = 0.02, on_rad: float = 0.13, off_rad: float = 0.03
+        self, speed, on_m: float = 0.09, off_m: float = 0.02, on_rad: float = 0.13, off_rad: float = 0.03
     ) -> None:
         self._ahead, self._aside = TernaryFlag(on_m, off_m), TernaryFlag(on_m, off_m)
         self._turn = TernaryFlag(on_rad, off_rad)
@@ -90,15 +90,14 @@ class Walker:
         self._past.append(np.array([*state.pelvis_m[:2], yaw]))
         self._pose = np.mean(self._past, axis=0)
 
-    def flags(self, x_m: float, y_m: float, heading_rad: float, patient: bool = False) -> tuple[int, int, int]:
-        """Return the flags (s_x, s_y, s_psi) of the next period; patient ones let half as much again pass."""
+    def flags(self, x_m: float, y_m: float, heading_rad: float) -> tuple[int, int, int]:
+        """Return the flags (s_x, s_y, s_psi) of the next period."""
         coming = self._step * np.sum(self._sent, axis=0) if self._sent else np.zeros(3)
         ahead, aside, turn = np.array(_off(self._pose, x_m, y_m, heading_rad)) - coming
         if abs(turn) > TURN_FIRST_RAD:
             ahead = aside = 0.0
-        share = 0.7 if patient else 1.0
-        errors = share * ahead, share * aside, share * turn
-        flags = tuple(f.update(float(e)) for f, e in zip((self._ahead, self._aside, self._turn), errors))
+        axes = zip((self._ahead, self._aside, self._turn), (ahead, aside, turn), coming)
+        flags = tuple(flag.update(0.0 if flag.value == 0 and under_way else error) for flag, error, under_way in axes)
         self._sent.append(np.array(flags))
         return flags
 

@@ -78,7 +78,7 @@ class StateReader:
     def __init__(self, plant: Plant, body: str) -> None:
         model = plant.model
         self._body, self._box = model.body(body).id, model.geom(body).id
-        self._ledge = model.geom(f"{body}_ledge0").id
+        self._ledges = [model.geom(f"{body}_ledge{i}").id for i in range(2)]
         self._palms, self._torso = palm_geoms(model), model.body("torso_link").id
 
     def read(self, plant: Plant, support_m: float, goal_m: np.ndarray, goal_yaw_rad: float, rim_m: float):
@@ -93,17 +93,20 @@ class StateReader:
             torso_m=data.xpos[self._torso].copy(),
             torso_rotation=data.xmat[self._torso].reshape(3, 3).copy(),
             palm_m=data.geom_xpos[self._palms],
-            palm_gap_m=np.array([box_gap(model, data, palm, self._box) for palm in self._palms]),
+            palm_gap_m=np.array([self._gap(model, data, *pair) for pair in zip(self._palms, self._ledges)]),
             object_m=data.geom_xpos[self._box].copy(),
             object_rotation=data.geom_xmat[self._box].reshape(3, 3).copy(),
             object_half_m=model.geom_size[self._box].copy(),
             object_kg=float(model.body_mass[self._body]),
-            ledge_m=float(model.geom_pos[self._ledge, 2] - model.geom_size[self._ledge, 2]),
+            ledge_m=float(model.geom_pos[self._ledges[0], 2] - model.geom_size[self._ledges[0], 2]),
             support_m=support_m,
             goal_m=goal_m,
             goal_yaw_rad=goal_yaw_rad,
             rim_m=rim_m,
         )
+
+    def _gap(self, model: mujoco.MjModel, data: mujoco.MjData, palm: int, ledge: int) -> float:
+        return min(box_gap(model, data, palm, part) for part in (self._box, ledge))
 
 
 class CarryRules:
