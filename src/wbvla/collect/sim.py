@@ -71,7 +71,7 @@ class Attempt:
     """One simulated episode.
 
     Attributes:
-        success, failure: the task's verdict; failure is "", "fall" or "timeout".
+        success, failure: the task's verdict; failure is "", "fall", "drop" or "timeout".
         images: (T, S, S, 3) uint8. states: (T, 2 J + 10) float32. actions: (T, 20) float32, as applied.
         t_capture_s, t_state_s: (T,) when the image was taken and the state measured, since the first state.
     """

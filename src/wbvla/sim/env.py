@@ -110,7 +110,7 @@ class TaskEnv:
         return Observation(image, state, self.task.text, captured * TICK_S)
 
     def info(self) -> dict[str, Any]:
-        """Return the verdict: success, fallen, done, failure ("", "fall", "timeout"), subgoals, t_s."""
+        """Return the verdict: success, fallen, done, failure ("", "fall", "drop", "timeout"), subgoals, t_s."""
         o = self._outcome
         return {
             "success": o.success,

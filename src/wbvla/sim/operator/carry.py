@@ -25,14 +25,14 @@ CARRIED_AHEAD_M, CARRIED_M, CARRIED_MOST_M = 0.31, 0.10, 0.24  # ahead of the pe
 RIM_CLEAR_M, PALM_UP_M = 0.08, 0.045  # what the object's bottom keeps from a rim; half a palm's height
 OVER_M, STANDS_M = 0.05, 0.01  # from goal to object while lowering; above the goal when it stands
 AIM_GAIN = 0.03
-CLEAR_M, HOVER_M, INSET_M, LIFT_M = 0.08, 0.10, 0.012, 0.09
+CLEAR_M, HOVER_M, INSET_M, LIFT_M = 0.09, 0.10, 0.012, 0.09
 BELOW_M = 0.075  # palm centres below the ledges while grasping: half a palm and 3 cm to spare
 SQUAT_M = -0.10  # pelvis below the palms
 BESIDE_OK_M = (0.05, 0.04, 0.025)  # ahead, aside, above
 AT_M, AT_RAD = 0.09, 0.16
 SQUEEZE_N, SQUEEZE_N_KG = 15.0, 5.0
 AIM_LIMIT_M = 0.05
-TOUCH_M, LOST_M = 0.015, 0.04  # both palms hold; one has lost it
+TOUCH_M, LOST_M = 0.03, 0.04  # both palms hold; one has lost it
 GRAVITY = 9.81
 HOLDING = ("lift", "retreat", "face", "deliver", "over", "lower")
 

@@ -23,7 +23,7 @@ _GRID = np.stack(np.meshgrid(*[np.linspace(-1, 1, 5)] * 3), -1).reshape(-1, 3)
 
 @dataclass(frozen=True)
 class Outcome:
-    """The verdict so far: subgoals reached, success, fallen, done, and why it failed ("", "fall" or "timeout")."""
+    """The verdict so far: subgoals reached, success, fallen, done, why it failed ("", "fall", "drop" or "timeout")."""
 
     subgoals: dict[str, bool]
     success: bool

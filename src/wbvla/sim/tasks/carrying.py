@@ -23,7 +23,7 @@ FREE_GAP_M, RELEASE_HOLD_S = 0.03, 0.5
 TOP_HALF_M, LEG_HALF_M = 0.01, 0.018  # half thickness of a stand's top and of its legs
 STAND_PARTS = ("top", "leg0", "leg1", "leg2", "leg3")
 STILL = {"contype": 1, "conaffinity": 2, "friction": [0.8, 0.005, 0.0001], "priority": 1, "solref": [0.01, 1.0]}
-LEDGE_HALF_M = (0.0125, 0.0075)  # half of how far a ledge stands out, and of its thickness
+LEDGE_HALF_M = (0.0175, 0.0075)  # half of how far a ledge stands out, and of its thickness
 DROPPED_M = 0.12  # an object whose lowest point is nearer to the floor than this was dropped
 
 
