@@ -28,6 +28,7 @@ AIM_GAIN = 0.03
 CLEAR_M, HOVER_M, INSET_M, LIFT_M = 0.09, 0.10, 0.012, 0.09
 BELOW_M = 0.075  # palm centres below the ledges while grasping: half a palm and 3 cm to spare
 SQUAT_M = -0.10  # pelvis below the palms
+OPEN_M, OPENED_M = 0.11, 0.04  # palms off the sides when letting go; off everything when that is done
 BESIDE_OK_M = (0.05, 0.04, 0.025)  # ahead, aside, above
 AT_M, AT_RAD = 0.09, 0.16
 SQUEEZE_N, SQUEEZE_N_KG = 15.0, 5.0
@@ -130,9 +131,9 @@ class CarryOperator:
 
     def _free(self, state: CarryState):
         """Try again: hands off to the sides first, or they would lift the object by its ledges."""
-        if np.all(state.palm_gap_m > 0.05) or self._phase_s > 2.0:
+        if np.all(state.palm_gap_m > OPENED_M) or self._phase_s > 2.0:
             self._enter("approach")
-        return self._grasp_stand(state), self._grasp_height(state), self._beside(state, 0.08), False
+        return self._grasp_stand(state), self._grasp_height(state), self._beside(state, OPEN_M), False
 
     def _retreat(self, state: CarryState):
         x, y, heading = self._stand
@@ -170,9 +171,9 @@ class CarryOperator:
         return self._goal_stand(state), self._goal_height(state), self._over_goal(state), not stands
 
     def _open(self, state: CarryState):
-        if np.all(state.palm_gap_m > 0.04) or self._phase_s > 4.0:
+        if np.all(state.palm_gap_m > OPENED_M) or self._phase_s > 4.0:
             self._enter("leave")
-        return self._goal_stand(state), self._goal_height(state), self._beside(state, 0.07), False
+        return self._goal_stand(state), self._goal_height(state), self._beside(state, OPEN_M), False
 
     def _leave(self, state: CarryState):
         return self._goal_stand(state, STAND_OFF_M), self.robot.nominal_height_m, self._apart(), False
