@@ -136,6 +136,26 @@ def test_same_seed_and_actions_same_trajectory_and_pictures(task):
     assert all(np.array_equal(a.image, b.image) and np.array_equal(a.state, b.state) for a, b in zip(first, again))
 
 
+def test_the_camera_is_disturbed_by_as_much_as_drawn():
+    env = TaskEnv("box-loading", image_size=0, controller=StandStill())
+    pictures = {}
+    for values in ((0.0, 0.0), (0.0, 0.03), (0.02, 0.0), (0.0, 0.0)):
+        env.reset(4, camera_tilt_rad=values[0], camera_noise=values[1])
+        try:
+            picture = env.plant.render(64).astype(float)
+        except ValueError as error:
+            pytest.skip(str(error))
+        assert np.array_equal(picture, pictures.setdefault(values, picture)), "nothing is left of other episodes"
+    clean = pictures[0.0, 0.0]
+    middle = (clean > 30) & (clean < 225)
+    assert (pictures[0.0, 0.03] - clean)[middle].std() == pytest.approx(0.03 * 255, rel=0.1)
+    moved = 0.02 / np.radians(69.0) * 64  # pixels, in the middle of the picture
+    shifted = [
+        np.abs(np.roll(clean, n, axis=0) - pictures[0.02, 0.0])[8:-8].mean() for n in (round(moved), -round(moved))
+    ]
+    assert min(shifted) < 0.5 * max(shifted)
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_gymnasium_knows_the_task(task):
     import gymnasium

@@ -13,6 +13,8 @@ import numpy as np
 from wbvla.sim.plant import Plant
 from wbvla.sim.tasks.base import Axis, add_material, add_room, draw, hsv_to_rgb, randomise_room
 from wbvla.sim.tasks.carrying import (
+    SIGHT_AXES,
+    START_AXES,
     STILL,
     SUBGOALS,
     CarryRules,
@@ -24,6 +26,7 @@ from wbvla.sim.tasks.carrying import (
     paint_stand,
     place_free,
     set_object,
+    set_sight,
     set_stand,
 )
 
@@ -33,9 +36,7 @@ HANDLE_M = 0.02  # top of the handles below the bag's top
 INNER_HALF_M, WALL_HALF_M = (0.15, 0.20, 0.07), 0.005  # the carton's inside, and its walls' half thickness
 
 AXES = {
-    "distance_m": Axis((1.0, 1.5), ((0.85, 1.0), (1.5, 1.75))),  # pelvis before the table's near edge
-    "lateral_m": Axis((-0.5, 0.5), ((-0.75, -0.5), (0.5, 0.75))),
-    "yaw_rad": Axis((-np.pi / 4, np.pi / 4), ((-np.pi / 3, -np.pi / 4), (np.pi / 4, np.pi / 3))),
+    **START_AXES,
     "table_m": Axis((0.48, 0.58), ((0.45, 0.48), (0.58, 0.64))),
     # A carton on the floor needs legs that squat below 0.55 m with the knees out of its way.
     "carton_m": Axis((0.46, 0.52), ((0.44, 0.46), (0.52, 0.58))),  # height of its floor
@@ -48,6 +49,7 @@ AXES = {
     "bag_y_m": Axis((-0.06, 0.06), ((-0.10, -0.06), (0.06, 0.10))),
     "bag_yaw_rad": Axis((-0.12, 0.12), ((-0.25, -0.12), (0.12, 0.25))),
     "bag_hue": Axis((0.05, 0.60), ((0.60, 1.05),)),
+    **SIGHT_AXES,
 }
 PAPER = {"Grasp Bags": "lift", "Move & Squat": "release"}
 
@@ -97,6 +99,7 @@ class BagPacking:
         model = plant.model
         v = draw(self.axes, rng, unseen, fixed)
         randomise_room(model, rng)
+        set_sight(plant, v)
         half = np.array([v["bag_length_m"], v["bag_width_m"], v["bag_height_m"]]) / 2
         self._table_m = v["table_m"]
         self._goal_m = np.array([INNER_HALF_M[0], -v["carton_aside_m"], v["carton_m"]])

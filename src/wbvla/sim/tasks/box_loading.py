@@ -12,6 +12,8 @@ import numpy as np
 from wbvla.sim.plant import Plant
 from wbvla.sim.tasks.base import Axis, add_material, add_room, draw, hsv_to_rgb, randomise_room
 from wbvla.sim.tasks.carrying import (
+    SIGHT_AXES,
+    START_AXES,
     SUBGOALS,
     CarryRules,
     CarryState,
@@ -22,6 +24,7 @@ from wbvla.sim.tasks.carrying import (
     paint_stand,
     place_free,
     set_object,
+    set_sight,
     set_stand,
 )
 
@@ -32,9 +35,7 @@ INSIDE_M = 0.05  # what a box on the deck keeps from its edges: its side at the 
 CART_X_M = -0.62  # where the cart's axis crosses the robot's way back from the table
 
 AXES = {
-    "distance_m": Axis((1.0, 1.5), ((0.85, 1.0), (1.5, 1.75))),  # pelvis before the table's near edge
-    "lateral_m": Axis((-0.5, 0.5), ((-0.75, -0.5), (0.5, 0.75))),
-    "yaw_rad": Axis((-np.pi / 4, np.pi / 4), ((-np.pi / 3, -np.pi / 4), (np.pi / 4, np.pi / 3))),
+    **START_AXES,
     # The paper's 60/45/25 cm need legs that squat below 0.55 m and a trunk that leans; so far 60 to 52.
     "table_m": Axis((0.52, 0.60), ((0.48, 0.52), (0.60, 0.65))),
     "cart_m": Axis((0.48, 0.58), ((0.45, 0.48), (0.58, 0.64))),  # height of the deck
@@ -47,6 +48,7 @@ AXES = {
     "box_y_m": Axis((-0.06, 0.06), ((-0.10, -0.06), (0.06, 0.10))),
     "box_yaw_rad": Axis((-0.12, 0.12), ((-0.25, -0.12), (0.12, 0.25))),
     "box_hue": Axis((0.02, 0.60), ((0.60, 1.0),)),
+    **SIGHT_AXES,
 }
 PAPER = {"Squat & Grasp": "lift", "Rise & Turn": "release"}
 
@@ -88,6 +90,7 @@ class BoxLoading:
         model = plant.model
         v = draw(self.axes, rng, unseen, fixed)
         randomise_room(model, rng)
+        set_sight(plant, v)
         half = np.array([v["box_length_m"], v["box_width_m"], v["box_height_m"]]) / 2
         self._table_m = v["table_m"]
         self._goal_m = np.array([CART_X_M, v["cart_away_m"] + half[0] + INSIDE_M, v["cart_m"]])

@@ -11,7 +11,18 @@ import mujoco
 import numpy as np
 
 from wbvla.sim.plant import TICK_S, Plant
-from wbvla.sim.tasks.base import Outcome, box_gap, has_fallen, palm_geoms
+from wbvla.sim.tasks.base import Axis, Outcome, box_gap, has_fallen, palm_geoms
+
+START_AXES = {
+    "distance_m": Axis((1.0, 1.5), ((0.85, 1.0), (1.5, 1.75))),  # pelvis before the table's near edge
+    "lateral_m": Axis((-0.5, 0.5), ((-0.75, -0.5), (0.5, 0.75))),
+    "yaw_rad": Axis((-np.pi / 4, np.pi / 4), ((-np.pi / 3, -np.pi / 4), (np.pi / 4, np.pi / 3))),
+}
+SIGHT_AXES = {
+    "light": Axis((0.40, 0.75), ((0.25, 0.40), (0.75, 0.95))),  # the lamp's strength
+    "camera_tilt_rad": Axis((-0.02, 0.02), ((-0.05, -0.02), (0.02, 0.05))),  # error of the head camera's mount
+    "camera_noise": Axis((0.0, 0.02), ((0.02, 0.05),)),  # std of a picture's values, whose range is 0 to 1
+}
 
 SUBGOALS = ("approach", "grasp", "lift", "carry", "place", "release")
 
@@ -161,6 +172,12 @@ class CarryRules:
     def _held(self, name: str, now: bool, seconds: float) -> bool:
         self._held_s[name] = self._held_s[name] + TICK_S if now else 0.0
         return self._held_s[name] >= seconds - 1e-9
+
+
+def set_sight(plant: Plant, values: dict[str, float]) -> None:
+    """Set the lamp and disturb the head camera as SIGHT_AXES say."""
+    plant.model.light("lamp").diffuse[:] = values["light"]
+    plant.disturb_camera(values["camera_tilt_rad"], values["camera_noise"])
 
 
 def allow_edits(spec: mujoco.MjSpec) -> None:
