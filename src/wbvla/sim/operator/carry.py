@@ -88,8 +88,7 @@ class CarryOperator:
     def _squat(self, state: CarryState) -> Aims:
         """Hands above both sides of the object."""
         height_m = self._grasp_height(state)
-        above = self._beside(state, CLEAR_M)
-        above[:, 2] += state.object_half_m[2] + HOVER_M - self._grip_m(state)
+        above = self._above(state, CLEAR_M)
         down = self._phase_s > 1.0 + (self.robot.nominal_height_m - self._reachable(height_m)) / SQUAT_M_S
         aside = np.abs(above - self._hands.to_trunk(state.palm_m))[:, 1].max()
         if down and aside < SPARE_M:
@@ -172,7 +171,9 @@ class CarryOperator:
         return self._goal_stand(state), self._goal_height(state), self._beside(state, OPEN_M), False
 
     def _leave(self, state: CarryState) -> Aims:
-        return self._goal_stand(state, STAND_OFF_M), self.robot.nominal_height_m, self._apart(), False
+        """Hands up beside the object, or a ledge would hang on them."""
+        above = self._above(state, OPEN_M)
+        return self._goal_stand(state, STAND_OFF_M), self.robot.nominal_height_m, above, False
 
     def _enter(self, phase: str) -> None:
         self.phase, self._phase_s, self._lasted_s = phase, 0.0, 0.0
@@ -220,6 +221,12 @@ class CarryOperator:
         side = (state.object_half_m[1] + self._palm_thick_m + clear_m) * state.object_rotation[:, 1]
         middle = state.object_m + [0.0, 0.0, self._grip_m(state)]
         return self._hands.to_trunk(np.array([middle + side, middle - side]))
+
+    def _above(self, state: CarryState, clear_m: float) -> np.ndarray:
+        """The same, higher than the object's top."""
+        palms = self._beside(state, clear_m)
+        palms[:, 2] += state.object_half_m[2] + HOVER_M - self._grip_m(state)
+        return palms
 
     def _held(self, state: CarryState) -> np.ndarray:
         """Palms that hold the object where it is before the trunk."""
