@@ -26,10 +26,10 @@ CARRIED_AHEAD_M, CARRIED_M, CARRIED_MOST_M = 0.31, 0.10, 0.24  # ahead of the pe
 RIM_CLEAR_M = 0.08  # what the object's bottom keeps from a rim
 CLEAR_M, HOVER_M, OPEN_M = 0.09, 0.10, 0.11  # palms off the sides before closing, above the top, off when letting go
 SPARE_M = 0.03  # palms below the ledges before lifting
-INSET_M, LIFT_M = 0.012, 0.09  # palms into the sides while holding; how far to lift
+INSET_M, LIFT_M = 0.012, 0.10  # palms into the sides while holding; how far to lift
 BESIDE_OK_M = (0.05, 0.04, 0.025)  # ahead, aside, above
 TOUCH_M, LOST_M, OPENED_M = 0.03, 0.04, 0.04  # palm to side: holds; palm to object: has lost it; lets it go
-LIFTED_M, OVER_M, STANDS_M = 0.05, 0.06, 0.01  # above the support; from the goal on the floor plane; above the goal
+LIFTED_M, OVER_M, STANDS_M = 0.04, 0.06, 0.01  # above the support; from the goal on the floor plane; above the goal
 SQUEEZE_N, SQUEEZE_N_KG, GRAVITY = 15.0, 5.0, 9.81
 HOLDING = ("lift", "retreat", "face", "deliver", "over", "lower")
 
@@ -118,7 +118,8 @@ class CarryOperator:
 
     def _lift(self, state: CarryState) -> Aims:
         palms = self._held(state)
-        palms[:, 2] = self._grasp_height(state) + SQUAT_M + LIFT_M - state.pelvis_m[2]
+        height_m = state.support_m + state.object_half_m[2] + self._grip_m(state) + LIFT_M
+        palms[:, 2] = self._hands.to_trunk(np.array([[*state.palm_m[:, :2].mean(0), height_m]]))[0, 2]
         if state.lowest_m > state.support_m + LIFTED_M:
             self._enter("retreat")
         elif self._phase_s > 4.0 or self._lasts(bool(np.any(state.palm_gap_m > LOST_M)), 0.4):
