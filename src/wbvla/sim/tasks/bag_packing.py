@@ -15,18 +15,20 @@ from wbvla.sim.tasks.base import Axis, add_material, add_room, draw, hsv_to_rgb,
 from wbvla.sim.tasks.carrying import (
     SIGHT_AXES,
     START_AXES,
-    STILL,
     SUBGOALS,
     CarryRules,
     CarryState,
     StateReader,
+    set_sight,
+)
+from wbvla.sim.tasks.furniture import (
+    STILL,
     add_object,
     add_stand,
     allow_edits,
     paint_stand,
     place_free,
     set_object,
-    set_sight,
     set_stand,
 )
 

@@ -18,13 +18,15 @@ from wbvla.sim.tasks.carrying import (
     CarryRules,
     CarryState,
     StateReader,
+    set_sight,
+)
+from wbvla.sim.tasks.furniture import (
     add_object,
     add_stand,
     allow_edits,
     paint_stand,
     place_free,
     set_object,
-    set_sight,
     set_stand,
 )
 
