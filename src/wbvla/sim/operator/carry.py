@@ -15,7 +15,7 @@ from wbvla.sim.operator.motion import PERIOD_S, Walker
 from wbvla.sim.tasks.carrying import CarryState
 from wbvla.types import ArmTarget, LocoCommand, WholeBodyAction
 
-REACH_M = 0.30  # pelvis behind the object's middle while handling it
+REACH_M, FURTHER_M = 0.30, 0.03  # pelvis behind the object's middle to lift it; more than that to put it down
 STAND_OFF_M = 0.38  # how far to back off from the support, and where to face the goal
 AT_M, AT_RAD = 0.09, 0.16  # near enough to handle; on the way half as much again will do
 SQUAT_M = 0.10  # pelvis below the palms while handling
@@ -193,7 +193,7 @@ class CarryOperator:
 
     def _goal_stand(self, state: CarryState, back_m: float = 0.0) -> tuple[float, float, float]:
         heading = state.goal_yaw_rad
-        x, y = state.goal_m[:2] - (self._reach_m + back_m) * np.array([np.cos(heading), np.sin(heading)])
+        x, y = state.goal_m[:2] - (self._reach_m + FURTHER_M + back_m) * np.array([np.cos(heading), np.sin(heading)])
         return x, y, heading
 
     def _grip_m(self, state: CarryState) -> float:

@@ -33,7 +33,7 @@ from wbvla.sim.tasks.furniture import (
 TABLE_HALF_M = (0.20, 0.36)
 CART_HALF_M = (0.26, 0.32)
 OVERHANG_M = 0.05  # how far the box stands out over the table's near edge
-INSIDE_M = 0.05  # what a box on the deck keeps from its edges: its side at the goal, its centre to count as placed
+GOAL_INSIDE_M, INSIDE_M = 0.02, 0.05  # from the deck's edges: the box's side at the goal, its centre to count as placed
 CART_X_M = -0.62  # where the cart's axis crosses the robot's way back from the table
 
 AXES = {
@@ -95,7 +95,7 @@ class BoxLoading:
         set_sight(plant, v)
         half = np.array([v["box_length_m"], v["box_width_m"], v["box_height_m"]]) / 2
         self._table_m = v["table_m"]
-        self._goal_m = np.array([CART_X_M, v["cart_away_m"] + half[0] + INSIDE_M, v["cart_m"]])
+        self._goal_m = np.array([CART_X_M, v["cart_away_m"] + half[0] + GOAL_INSIDE_M, v["cart_m"]])
         set_stand(model, "table", TABLE_HALF_M, v["table_m"], (TABLE_HALF_M[0], 0.0), 0.0)
         set_stand(model, "cart", CART_HALF_M, v["cart_m"], (CART_X_M, v["cart_away_m"] + CART_HALF_M[0]), np.pi / 2)
         for i, (x, y) in enumerate(((-1, -1), (-1, 1), (1, -1), (1, 1))):
@@ -145,7 +145,7 @@ class BoxRules(CarryRules):
 
     def placed(self, state: CarryState) -> bool:
         """Return whether the box stands on the deck."""
-        near_edge_m = state.goal_m[1] - state.object_half_m[0] - INSIDE_M
+        near_edge_m = state.goal_m[1] - state.object_half_m[0] - GOAL_INSIDE_M
         across, along = state.object_m[0] - CART_X_M, state.object_m[1] - near_edge_m - CART_HALF_M[0]
         inside = abs(across) < CART_HALF_M[1] - INSIDE_M and abs(along) < CART_HALF_M[0] - INSIDE_M
         level = abs(state.lowest_m - state.goal_m[2]) < 0.01 and state.lean_rad < np.radians(10.0)
