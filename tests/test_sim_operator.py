@@ -1,4 +1,4 @@
-"""Laws of the cart's rules and of the operator: verdicts on constructed states, dwell, smooth arms, reach."""
+"""Laws of the cart's rules and of the operators: verdicts on constructed states, dwell, smooth arms, reach."""
 
 from dataclasses import replace
 from itertools import groupby, pairwise
@@ -10,7 +10,9 @@ import pytest
 from wbvla.robots import get_robot
 from wbvla.sim.env import TaskEnv
 from wbvla.sim.ik import ArmSolver
-from wbvla.sim.operator import AIM_LIMIT_M, DWELL_S, PERIOD_S, ScriptedOperator, TernaryFlag
+from wbvla.sim.operator import get_operator
+from wbvla.sim.operator.cart import AIM_LIMIT_M
+from wbvla.sim.operator.motion import DWELL_S, PERIOD_S, TernaryFlag
 from wbvla.sim.seeds import seeds_for
 from wbvla.sim.tasks import get_task
 from wbvla.sim.tasks.base import box_gap
@@ -99,7 +101,7 @@ def test_flag_has_hysteresis():
 def test_operator_speaks_flags_with_dwell_and_smooth_arms():
     rng = np.random.default_rng(1)
     robot = get_robot("g1")
-    operator = ScriptedOperator(get_task("cart-pushing"), robot, rng)
+    operator = get_operator(get_task("cart-pushing"), robot, rng)
     state, actions = START, []
     for _ in range(600):
         state = replace(
@@ -138,15 +140,62 @@ def shipped():
 
 
 def test_every_correction_of_the_palms_is_within_reach():
-    operator = ScriptedOperator(get_task("cart-pushing"), get_robot("g1"), np.random.default_rng(0))
+    operator = get_operator(get_task("cart-pushing"), get_robot("g1"), np.random.default_rng(0))
     for signs in np.random.default_rng(1).choice([-1, 1], (16, 2, 3)):
         operator._solver.solve(*(operator._places + AIM_LIMIT_M * signs))
+
+
+def demonstrate(task, seed):
+    """One episode of the operator on the shipped legs: verdict, actions as applied, deepest penetration in m.
+
+    The soles' small spheres sink into the floor with every step: that is the legs' contact model, not the task's.
+    """
+    env = TaskEnv(task, image_size=0, controller=shipped())
+    operator = get_operator(env.task, env.robot, np.random.default_rng(0))
+    env.reset(seed)
+    operator.reset(np.random.default_rng(seed))
+    info, actions, deepest = env.info(), [], 0.0
+    floor = env.plant.model.geom("floor").id
+    while not info["done"]:
+        actions.append(operator.act(env.privileged()).to_vector())
+        _, info = env.step(actions[-1])
+        deepest = max([deepest, *(-c.dist for c in env.plant.data.contact if floor not in c.geom)])
+    return info, np.array(actions), deepest
+
+
+@pytest.mark.parametrize("task", ["box-loading", "bag-packing"])
+def test_operator_carries_on_its_shipped_legs_as_a_human_could(task):
+    info, actions, deepest = demonstrate(task, seeds_for("validation", 1)[0])
+    assert info["success"], info
+    assert all(info["subgoals"].values())
+    assert deepest < 0.005
+    for flag in range(16, 19):
+        assert_dwells(actions[:, flag].tolist())
+    assert np.abs(np.diff(actions[:, :14], axis=0)).max() <= 1.5 * PERIOD_S + 1e-6
+    assert np.ptp(actions[:, 19]) > 0.1, "it squats"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["box-loading", "bag-packing"])
+def test_operator_hardly_ever_fails_to_carry(task):
+    assert sum(demonstrate(task, seed)[0]["success"] for seed in seeds_for("validation", 10, offset=1)) >= 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["zero", "walk-only", "reach-only"])
+@pytest.mark.parametrize("task", ["box-loading", "bag-packing"])
+def test_half_a_body_does_not_do(task, policy):
+    from wbvla.evaluation.policies import load_policy
+    from wbvla.evaluation.rollout import rollout
+
+    half = load_policy(policy, task, "g1")
+    assert not any(rollout(task, "g1", half, s, 0.02, controller=shipped()).success for s in seeds_for("validation", 2))
 
 
 @pytest.mark.slow
 def test_operator_pushes_the_cart_on_its_shipped_legs():
     env = TaskEnv(image_size=0, controller=shipped())
-    operator = ScriptedOperator(env.task, env.robot, np.random.default_rng(0))
+    operator = get_operator(env.task, env.robot, np.random.default_rng(0))
     successes = 0
     for seed in seeds_for("validation", 10):
         env.reset(seed)

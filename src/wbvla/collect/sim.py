@@ -71,7 +71,7 @@ class Attempt:
     """One simulated episode.
 
     Attributes:
-        success, failure: the task's verdict; failure is "", "fall" or "timeout".
+        success, failure: the task's verdict; failure is "", "fall", "drop" or "timeout".
         images: (T, S, S, 3) uint8. states: (T, 2 J + 10) float32. actions: (T, 20) float32, as applied.
         t_capture_s, t_state_s: (T,) when the image was taken and the state measured, since the first state.
     """
@@ -225,7 +225,7 @@ def simulate(cfg: CollectSim, seed: int) -> Attempt:
     """Let the scripted operator try one episode."""
     if cfg not in _ENVIRONMENTS:
         from wbvla.sim.env import TaskEnv
-        from wbvla.sim.operator import ScriptedOperator
+        from wbvla.sim.operator import get_operator
 
         env = TaskEnv(
             cfg.task,
@@ -234,7 +234,7 @@ def simulate(cfg: CollectSim, seed: int) -> Attempt:
             camera_delay_s=CAMERA_DELAY_S,
             control_delay_steps=CONTROL_DELAY_STEPS,
         )
-        _ENVIRONMENTS[cfg] = env, ScriptedOperator(env.task, env.robot, np.random.default_rng(seed))
+        _ENVIRONMENTS[cfg] = env, get_operator(env.task, env.robot, np.random.default_rng(seed))
     env, operator = _ENVIRONMENTS[cfg]
     observation = env.reset(seed)
     operator.reset(np.random.default_rng([seed, 1]))

@@ -7,6 +7,7 @@ at every step of the environment, as a human teleoperator would.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +19,7 @@ from wbvla.types import ACTION_DIM, FLAGS, ArmTarget, LocoCommand, Observation, 
 CHUNK_FPS = 20
 CHUNK_STEPS = 20
 
-NAMED = ("operator", "zero", "random", "replay", "blind")
+NAMED = ("operator", "zero", "walk-only", "reach-only", "random", "replay", "blind")
 LABELS = {
     "operator": "scripted operator (sees the simulator's state)",
     "vla": "VLA",
@@ -27,6 +28,8 @@ LABELS = {
     "replay": "mean demonstration, open loop",
     "random": "VLA with random weights",
     "zero": "stand still",
+    "walk-only": "the operator's legs, arms frozen in a demonstration's pose",
+    "reach-only": "the operator's arms, legs standing",
 }
 
 
@@ -44,10 +47,10 @@ class Operator:
     """The scripted operator as a policy: `act` takes the environment's privileged state."""
 
     def __init__(self, task: str, robot: str) -> None:
-        from wbvla.sim.operator import ScriptedOperator
+        from wbvla.sim.operator import get_operator
         from wbvla.sim.tasks import get_task
 
-        self._operator = ScriptedOperator(get_task(task), get_robot(robot), np.random.default_rng(0))
+        self._operator = get_operator(get_task(task), get_robot(robot), np.random.default_rng(0))
 
     def reset(self, seed: int) -> None:
         """Begin an episode; the operator's small variations follow from the seed, apart from the environment's."""
@@ -56,6 +59,52 @@ class Operator:
     def act(self, privileged: Any) -> WholeBodyAction:
         """Return the action for the next 50 ms."""
         return self._operator.act(privileged)
+
+
+class WalkOnly(Operator):
+    """The operator's legs alone; the arms keep the pose in which a demonstration reached its first half's end."""
+
+    def __init__(self, task: str, robot: str) -> None:
+        super().__init__(task, robot)
+        self._arms = demonstrated_arms(task, robot, self)
+
+    def act(self, privileged: Any) -> WholeBodyAction:
+        """Return the operator's command with the frozen arms."""
+        return replace(super().act(privileged), arms=self._arms)
+
+
+class ReachOnly(Operator):
+    """The operator's arms alone; the legs stand."""
+
+    def __init__(self, task: str, robot: str) -> None:
+        super().__init__(task, robot)
+        self._stand = LocoCommand(height_m=get_robot(robot).nominal_height_m)
+
+    def act(self, privileged: Any) -> WholeBodyAction:
+        """Return the operator's arms with a standing command."""
+        return replace(super().act(privileged), loco=self._stand)
+
+
+def demonstrated_arms(task: str, robot: str, operator: Operator) -> ArmTarget:
+    """Return the arms at the moment in which the operator completes the first of the paper's two subgoals.
+
+    Raises ValueError when it does so in none of the first ten training episodes.
+    """
+    from wbvla.sim.env import TaskEnv
+    from wbvla.sim.seeds import seeds_for
+
+    env = TaskEnv(task, robot, image_size=0)
+    first = next(iter(env.task.paper.values()))
+    for seed in seeds_for("train", 10):
+        env.reset(seed)
+        Operator.reset(operator, seed)
+        info = env.info()
+        while not info["done"]:
+            action = Operator.act(operator, env.privileged())
+            _, info = env.step(action.to_vector())
+            if info["subgoals"][first]:
+                return action.arms
+    raise ValueError(f"walk-only: the operator never reaches {first!r} in {task}; see `wbvla eval --policy operator`")
 
 
 class Zero:
@@ -185,15 +234,16 @@ def load_policy(
     """Make a policy from a name or a checkpoint folder.
 
     Args:
-        policy: "operator", "zero", "random", "replay", "blind" or a checkpoint folder.
+        policy: one of NAMED or a checkpoint folder.
         checkpoint: the VLA that "blind" and "random" take their weights or shape from.
         dataset: the recordings that "replay" averages.
         seed: of the random weights.
     Raises:
         ValueError, FileNotFoundError: an unknown policy or a missing argument; the message has the fix.
     """
-    if policy == "operator":
-        return Operator(task, robot)
+    operators = {"operator": Operator, "walk-only": WalkOnly, "reach-only": ReachOnly}
+    if policy in operators:
+        return operators[policy](task, robot)
     if policy == "zero":
         return Zero(robot)
     if policy == "replay":

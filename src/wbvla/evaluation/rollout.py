@@ -28,7 +28,7 @@ class Episode:
     """What happened.
 
     Attributes:
-        success, fallen, failure: the task's verdict; failure is "", "fall" or "timeout".
+        success, fallen, failure: the task's verdict; failure is "", "fall", "drop" or "timeout".
         subgoals: reached or not, by name.
         simulated_s, wall_s: from the first observation to the verdict, and what computing it took.
         flag_differences: 50 Hz ticks in which the flags sent were not the flags applied; a law says 0.
@@ -53,6 +53,7 @@ def rollout(
     image_size: int = 0,
     controller: Any = None,
     watch: Callable[[Any], None] | None = None,
+    unseen: tuple[str, ...] = (),
 ) -> Episode:
     """Run one episode to its end.
 
@@ -64,20 +65,21 @@ def rollout(
         image_size: side of the head picture in pixels; 0 for policies that do not look.
         controller: the legs; None uses the shipped ones.
         watch: called with the environment (sim.env.TaskEnv) after every tick.
+        unseen: the task's axes of variation that are drawn from their unseen ranges.
     """
     from wbvla.lmo.controller import shipped_controller
 
     controller = controller or shipped_controller(robot)
     policy.reset(seed)
     if isinstance(policy, Operator):
-        return _operated(task, robot, policy, seed, controller, watch)
+        return _operated(task, robot, policy, seed, controller, watch, unseen)
     from wbvla.runtime.clock import SimulatedClock
     from wbvla.runtime.lockstep import LockstepLink
     from wbvla.runtime.loop import FastLoop
     from wbvla.runtime.sim_robot import SimRobot
 
     started, clock = time.perf_counter(), SimulatedClock()
-    adapter = SimRobot(task, robot, controller, clock, seed, image_size, watch)
+    adapter = SimRobot(task, robot, controller, clock, seed, image_size, watch, unseen)
     try:
         adapter.camera()  # on a robot, the first picture goes into greeting the server
         link = LockstepLink(lambda request: answer(policy, request), clock, latency_s)
@@ -108,12 +110,12 @@ def conclude(verdict: dict[str, Any], seed: int, ticks: int, started: float, fla
     )
 
 
-def _operated(task: str, robot: str, operator: Operator, seed: int, controller, watch) -> Episode:
+def _operated(task: str, robot: str, operator: Operator, seed: int, controller, watch, unseen) -> Episode:
     """Let the operator act 20 times a second, each action lasting 2 or 3 ticks in turn, as in recording."""
     from wbvla.sim.env import TaskEnv
 
     started = time.perf_counter()
-    env = TaskEnv(task, robot, image_size=0, controller=controller)
+    env = TaskEnv(task, robot, image_size=0, controller=controller, unseen=unseen)
     env.reset(seed)
     ticks = differences = 0
     try:

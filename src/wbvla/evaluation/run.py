@@ -24,7 +24,7 @@ class Evaluate:
     """Closed-loop evaluation.
 
     Attributes:
-        policy: operator, zero, random, replay, blind, or the folder of a VLA checkpoint.
+        policy: operator, zero, walk-only, reach-only, random, replay, blind, or the folder of a VLA checkpoint.
         task: what to do.
         robot: who does it.
         trials: episodes.
@@ -37,6 +37,8 @@ class Evaluate:
         video: mp4 of the first successful episode (of the first one if none succeeds).
         latency_s: the policy's latency in simulated time; measured at the start if not given.
         realtime: in wall time instead, one trial after another through the sockets of `wbvla serve` and `wbvla run`.
+        variation: trained or unseen: from which ranges the task's axes are drawn; see `wbvla tasks`.
+        vary: the axes that are unseen, the others stay trained; all of them if none is named.
     """
 
     policy: str
@@ -52,6 +54,8 @@ class Evaluate:
     video: str | None = None
     latency_s: float | None = None
     realtime: bool = False
+    variation: str = "trained"
+    vary: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, least in (("trials", 1), ("workers", 1), ("seed", 0)):
@@ -61,6 +65,12 @@ class Evaluate:
             raise ValueError(f"latency_s: got {self.latency_s}, expected seconds between 0 and 10")
         if self.realtime and (self.latency_s is not None or self.video is not None):
             raise ValueError("realtime: takes no --latency-s (it is what it is) and no --video (`wbvla run` has one)")
+        if self.variation not in ("trained", "unseen"):
+            raise ValueError(f"variation: got {self.variation!r}, expected trained or unseen")
+        if self.variation == "trained" and self.vary:
+            raise ValueError("vary: names unseen axes; add --variation unseen")
+        if self.variation == "unseen" and self.realtime:
+            raise ValueError("realtime: repeats the trained variation only")
 
 
 def episode_seeds(split: str, trials: int, seed: int) -> list[int]:
@@ -126,6 +136,9 @@ def summarise(cfg: Evaluate, episodes: list, latency_s: float, wall_s: float) ->
         "flag_differences": sum(e.flag_differences for e in episodes),
         "latency_s": latency_s,
         "realtime": cfg.realtime,
+        "drops": sum(e.failure == "drop" for e in episodes),
+        "variation": cfg.variation,
+        "vary": list(unseen_axes(cfg)),
         "split": cfg.split,
         "seed": cfg.seed,
         "wall_s": round(wall_s, 1),
@@ -182,7 +195,16 @@ def _trial(cfg: Evaluate, seed: int, latency_s: float, watch: Any = None):
     from wbvla.evaluation.rollout import rollout
 
     policy, image_size = _policy(cfg)
-    return rollout(cfg.task, cfg.robot, policy, seed, latency_s, image_size, watch=watch)
+    return rollout(cfg.task, cfg.robot, policy, seed, latency_s, image_size, watch=watch, unseen=unseen_axes(cfg))
+
+
+def unseen_axes(cfg: Evaluate) -> tuple[str, ...]:
+    """Return the axes of variation that are drawn from their unseen ranges."""
+    from wbvla.sim.tasks import get_task
+
+    if cfg.variation == "trained":
+        return ()
+    return cfg.vary or tuple(get_task(cfg.task).axes)
 
 
 def _film(cfg: Evaluate, seed: int, latency_s: float) -> None:
@@ -199,8 +221,9 @@ def _print(row: dict[str, Any], cfg: Evaluate) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("policy", "success", f"{CONFIDENCE:.0%} interval", "falls", "timeouts", *row["subgoals"])
-    counts = [str(row["falls"]), str(row["timeouts"]), *(f"{n}/{row['trials']}" for n in row["subgoals"].values())]
+    table = Table("policy", "success", f"{CONFIDENCE:.0%} interval", "falls", "drops", "timeouts", *row["subgoals"])
+    counts = [*(str(row[kind]) for kind in ("falls", "drops", "timeouts"))]
+    counts += [*(f"{n}/{row['trials']}" for n in row["subgoals"].values())]
     interval = f"{row['low']:.0%} - {row['high']:.0%}"
     table.add_row(Path(row["policy"]).name, f"{row['successes']}/{row['trials']}", interval, *counts)
     console = Console()

@@ -49,6 +49,7 @@ class SimRobot:
         seed: of the episode.
         image_size: side of the picture in pixels; 0 draws nothing and gives empty pictures.
         watch: called with the environment after every tick.
+        unseen: the task's axes of variation that are drawn from their unseen ranges.
     Attributes:
         done: set when the task has succeeded, failed or run out of time.
     """
@@ -62,13 +63,14 @@ class SimRobot:
         seed: int,
         image_size: int = 96,
         watch: Callable[[TaskEnv], None] | None = None,
+        unseen: tuple[str, ...] = (),
     ) -> None:
         from wbvla.sim.env import TaskEnv
 
         self.controller, self._clock, self._image_size, self._watch = controller, clock, image_size, watch
         self._relay = _Relay(controller)
         # Pictures are drawn here, not by the environment: a graphics context belongs to one thread.
-        self.env = TaskEnv(task=task, robot=robot, image_size=0, controller=self._relay)
+        self.env = TaskEnv(task=task, robot=robot, image_size=0, controller=self._relay, unseen=unseen)
         self.robot, self.task_text = self.env.robot, self.env.task.text
         first = self.env.reset(seed)
         self._delay_ticks = round((self.env.t_s - first.t_capture_s) / 0.02)

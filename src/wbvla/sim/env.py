@@ -31,6 +31,7 @@ class TaskEnv:
         controller: the legs' controller; None uses the one shipped for the robot.
         camera_delay_s: bounds of the picture's age, drawn uniformly per episode.
         control_delay_steps: ticks between the legs' decision and its effect.
+        unseen: the task's axes of variation that are drawn from their unseen ranges.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class TaskEnv:
         controller=None,
         camera_delay_s: tuple[float, float] = (0.03, 0.07),
         control_delay_steps: int = 1,
+        unseen: tuple[str, ...] = (),
     ) -> None:
         if controller is None:
             from wbvla.lmo.controller import shipped_controller
@@ -49,12 +51,16 @@ class TaskEnv:
         self.task, self.robot, self.image_size = get_task(task), get_robot(robot), image_size
         self.plant = Plant(self.robot, self.task)
         self.body = WholeBodySim(self.plant, controller, control_delay_steps)
-        self._camera_delay_s = camera_delay_s
+        self._camera_delay_s, self._unseen = camera_delay_s, unseen
 
-    def reset(self, seed: int) -> Observation:
-        """Start the episode of this seed, let the robot settle for half a second, and look."""
+    def reset(self, seed: int, **fixed: float) -> Observation:
+        """Start the episode of this seed, let the robot settle for half a second, and look.
+
+        Args:
+            fixed: values of axes of variation that are then not drawn.
+        """
         rng = np.random.default_rng(seed)
-        self.task.start(self.plant, rng)
+        self.task.start(self.plant, rng, self._unseen, **fixed)
         self._delay_ticks = rng.uniform(*self._camera_delay_s) / TICK_S
         self.body.reset()
         self._rules = self.task.rules()
@@ -104,7 +110,7 @@ class TaskEnv:
         return Observation(image, state, self.task.text, captured * TICK_S)
 
     def info(self) -> dict[str, Any]:
-        """Return the verdict: success, fallen, done, failure ("", "fall", "timeout"), subgoals, t_s."""
+        """Return the verdict: success, fallen, done, failure ("", "fall", "drop", "timeout"), subgoals, t_s."""
         o = self._outcome
         return {
             "success": o.success,

@@ -1,4 +1,4 @@
-"""Gymnasium face of TaskEnv: `gymnasium.make("wbvla/CartPushing-v0")` after importing this module.
+"""Gymnasium face of TaskEnv: `gymnasium.make("wbvla/BoxLoading-v0")` after importing this module.
 
 In: actions (20,) float32. Out: {"image": uint8 (S, S, 3), "state": float32 (68,)}, reward 1 at success.
 """
@@ -12,6 +12,7 @@ import numpy as np
 from gymnasium import spaces
 
 from wbvla.sim.env import TaskEnv
+from wbvla.sim.tasks import TASKS
 from wbvla.types import ACTION_DIM
 
 
@@ -64,4 +65,10 @@ class WbvlaEnv(gymnasium.Env):
         return {"image": observation.image, "state": observation.state}
 
 
-gymnasium.register(id="wbvla/CartPushing-v0", entry_point="wbvla.sim.gym:WbvlaEnv", kwargs={"task": "cart-pushing"})
+def environment_id(task: str) -> str:
+    """Return a task's gymnasium id: "box-loading" is "wbvla/BoxLoading-v0"."""
+    return f"wbvla/{task.title().replace('-', '')}-v0"
+
+
+for _task in TASKS:
+    gymnasium.register(id=environment_id(_task), entry_point="wbvla.sim.gym:WbvlaEnv", kwargs={"task": _task})

@@ -11,9 +11,11 @@ import mujoco
 import numpy as np
 
 from wbvla.robots.base import Robot
-from wbvla.sim.tasks.cart_pushing import palm_geoms
+from wbvla.sim.tasks.base import palm_geoms
 
 SOLVE_STEPS, SOLVE_DT_S = 150, 0.05
+FOLLOW_STEPS, POSTURE_COST = 4, 0.05
+HANDS_AHEAD_M = np.array([[0.32, 0.15, 0.05], [0.32, -0.15, 0.05]])  # elbows as one wants them while following
 POSITION_TOLERANCE_M = 0.03
 
 # Both hands as the pelvis: fingers ahead, palms facing each other. The wrists stay near their middle.
@@ -21,11 +23,12 @@ FINGERS_AHEAD = (np.eye(3), np.eye(3))
 
 
 class ArmSolver:
-    """Solves both arms at once for palm targets in the pelvis frame."""
+    """Solves both arms at once for palm targets in the pelvis frame, the waist being straight."""
 
     def __init__(self, robot: Robot) -> None:
         self.robot = robot
         self.model = robot.build(collisions="feet").compile()
+        self.torso_m = self._torso_place()
         joints = [self.model.joint(name) for name in robot.joints]
         self._qpos = np.array([j.qposadr[0] for j in joints])
         arm_dofs = [self.model.joint(name).dofadr[0] for name in robot.arm_joints]
@@ -34,43 +37,80 @@ class ArmSolver:
             self.model, dof_indices=[d for d in range(self.model.nv) if d not in set(arm_dofs)]
         )
         self._palms = palm_geoms(self.model)
+        self._posture = self._default_pose()
+        self._posture[self._qpos[robot.n_lmo : robot.n_lmo + 14]] = self.solve(*HANDS_AHEAD_M)
 
     def solve(self, left_m: np.ndarray, right_m: np.ndarray, rotations=FINGERS_AHEAD) -> np.ndarray:
         """Return arm targets (14,) rad that hold both palm centres (3,) in the pelvis frame.
 
         Raises ValueError when a palm stays more than 3 cm away from its place.
         """
-        q = self.model.qpos0.copy()
-        q[:7] = [0, 0, 0, 1, 0, 0, 0]
-        q[self._qpos] = self.robot.array("default")
-        configuration = mink.Configuration(self.model, q=q)
-        tasks = [mink.PostureTask(self.model, cost=1e-3)]
-        tasks[0].set_target(q)
-        for geom, place, rotation in zip(self._palms, (left_m, right_m), rotations):
-            name = self.model.geom(geom).name
-            task = mink.FrameTask(name, "geom", position_cost=1.0, orientation_cost=0.15, lm_damping=0.01)
-            task.set_target(mink.SE3.from_rotation_and_translation(mink.SO3.from_matrix(rotation), np.asarray(place)))
-            tasks.append(task)
-        limits = [mink.ConfigurationLimit(self.model)]
-        for _ in range(SOLVE_STEPS):
-            velocity = mink.solve_ik(
-                configuration, tasks, SOLVE_DT_S, solver="daqp", damping=1e-4, limits=limits,
-                constraints=[self._frozen],
-            )  # fmt: skip
-            configuration.integrate_inplace(velocity, SOLVE_DT_S)
+        q = self._default_pose()
+        configuration = self._approach(q, q, 1e-3, (left_m, right_m), rotations, SOLVE_STEPS)
         data = configuration.data
         for geom, place in zip(self._palms, (left_m, right_m)):
             miss = float(np.linalg.norm(data.geom_xpos[geom] - place))
             if miss > POSITION_TOLERANCE_M:
                 raise ValueError(f"palm target {np.round(place, 2)}: misses by {miss:.2f} m; choose a nearer place")
-        return self._against_gravity(configuration.q)
+        return self._against_gravity(configuration.q, np.zeros((2, 3)))
 
-    def _against_gravity(self, q: np.ndarray) -> np.ndarray:
-        """Raise the targets (14,) by what the PD needs to carry the arms' weight."""
+    def follow(self, arms: np.ndarray, places_m: np.ndarray, rotations, forces_N: np.ndarray) -> tuple:
+        """Move arm joints (14,) a few steps towards palm centres (2, 3), however far those are.
+
+        Args:
+            arms: where the joints are thought to be, rad; what the last call returned first.
+            rotations: of the palms, two (3, 3).
+            forces_N: what each palm shall press with (2, 3), pelvis frame, beside carrying its own arm.
+        Returns:
+            the joints (14,) after the steps, and the PD targets (14,) that hold them there under these forces.
+        """
+        n = self.robot.n_lmo
+        q = self._posture.copy()
+        q[self._qpos[n : n + 14]] = arms
+        q = self._approach(q, self._posture, POSTURE_COST, places_m, rotations, FOLLOW_STEPS).q
+        return q[self._qpos[n : n + 14]], self._against_gravity(q, forces_N)
+
+    def _torso_place(self) -> np.ndarray:
+        """Return where the torso is in the pelvis frame (3,) while the waist is straight."""
+        data = mujoco.MjData(self.model)
+        mujoco.mj_kinematics(self.model, data)
+        return data.body("torso_link").xpos - data.body("pelvis").xpos
+
+    def _default_pose(self) -> np.ndarray:
+        q = self.model.qpos0.copy()
+        q[:7] = [0, 0, 0, 1, 0, 0, 0]
+        q[self._qpos] = self.robot.array("default")
+        return q
+
+    def _approach(self, q, posture, posture_cost, places_m, rotations, steps: int) -> mink.Configuration:
+        configuration = mink.Configuration(self.model, q=q)
+        tasks = [mink.PostureTask(self.model, cost=posture_cost)]
+        tasks[0].set_target(posture)
+        for geom, place, rotation in zip(self._palms, places_m, rotations):
+            name = self.model.geom(geom).name
+            task = mink.FrameTask(name, "geom", position_cost=1.0, orientation_cost=0.15, lm_damping=0.01)
+            task.set_target(mink.SE3.from_rotation_and_translation(mink.SO3.from_matrix(rotation), np.asarray(place)))
+            tasks.append(task)
+        limits = [mink.ConfigurationLimit(self.model)]
+        for _ in range(steps):
+            velocity = mink.solve_ik(
+                configuration, tasks, SOLVE_DT_S, solver="daqp", damping=1e-4, limits=limits,
+                constraints=[self._frozen],
+            )  # fmt: skip
+            configuration.integrate_inplace(velocity, SOLVE_DT_S)
+        return configuration
+
+    def _against_gravity(self, q: np.ndarray, forces_N: np.ndarray) -> np.ndarray:
+        """Move the targets (14,) by what the PD needs to carry the arms' weight and to press with the palms (2, 3)."""
         data = mujoco.MjData(self.model)
         data.qpos[:] = q
         mujoco.mj_forward(self.model, data)
+        torque = data.qfrc_bias.copy()
+        jacobian = np.empty((3, self.model.nv))
+        for geom, force in zip(self._palms, forces_N):
+            mujoco.mj_jacGeom(self.model, data, jacobian, None, geom)
+            torque += jacobian.T @ force
         n = self.robot.n_lmo
         arms = q[self._qpos][n : n + 14]
-        targets = arms + data.qfrc_bias[self._arm_dofs] / self.robot.array("kp")[n : n + 14]
+        targets = arms + torque[self._arm_dofs] / self.robot.array("kp")[n : n + 14]
         return np.clip(targets, *self.robot.range_rad[n : n + 14].T)

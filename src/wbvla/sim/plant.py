@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import weakref
+import zlib
 
 import mujoco
 import numpy as np
@@ -41,6 +42,8 @@ class Plant:
         self._gyro = slice(self.model.sensor("gyro").adr[0], self.model.sensor("gyro").adr[0] + 3)
         self._pelvis = self.model.body("pelvis").id
         self._range = robot.range_rad
+        self._head = self.model.camera("head").quat.copy()
+        self.camera_noise = 0.0
         self._look = mujoco.MjvOption()
         self._look.sitegroup[:] = 0
         self._renderers: dict[tuple[int, int], mujoco.Renderer] = {}
@@ -56,6 +59,12 @@ class Plant:
         qpos[2] -= min(soles) - self.model.geom("left_foot0").size[0]
         self.data.ctrl[self._ctrl] = self.robot.array("default")
         mujoco.mj_forward(self.model, self.data)
+
+    def disturb_camera(self, tilt_rad: float, noise: float) -> None:
+        """Tilt the head camera off its mount about its horizontal axis, and give its pictures noise (std, 0 to 1)."""
+        tilt = np.array([np.cos(tilt_rad / 2), np.sin(tilt_rad / 2), 0.0, 0.0])
+        mujoco.mju_mulQuat(self.model.camera("head").quat, self._head, tilt)
+        self.camera_noise = noise
 
     def proprioception(self) -> Proprioception:
         """Return what the body's own sensors measure now."""
@@ -93,7 +102,13 @@ class Plant:
 
     def render(self, size: int, qpos: np.ndarray | None = None) -> np.ndarray:
         """Return the head camera's picture (size, size, 3) uint8, now or at an earlier qpos (nq,)."""
-        return self.render_from("head", size, size, qpos)
+        picture = self.render_from("head", size, size, qpos)
+        if self.camera_noise == 0.0:
+            return picture
+        # The noise of an instant belongs to the instant: drawing it again gives the same picture.
+        rng = np.random.default_rng(zlib.crc32((self.data.qpos if qpos is None else qpos).tobytes()))
+        noise = 255 * self.camera_noise * rng.standard_normal(picture.shape, np.float32)
+        return np.clip(picture + noise, 0, 255).astype(np.uint8)
 
     def render_from(self, camera: str, width: int, height: int, qpos: np.ndarray | None = None) -> np.ndarray:
         """Return the picture (height, width, 3) uint8 of a named camera; no shadows, no multisampling."""

@@ -23,13 +23,44 @@ _GRID = np.stack(np.meshgrid(*[np.linspace(-1, 1, 5)] * 3), -1).reshape(-1, 3)
 
 @dataclass(frozen=True)
 class Outcome:
-    """The verdict so far: subgoals reached, success, fallen, done, and why it failed ("", "fall" or "timeout")."""
+    """The verdict so far: subgoals reached, success, fallen, done, why it failed ("", "fall", "drop" or "timeout")."""
 
     subgoals: dict[str, bool]
     success: bool
     fallen: bool
     done: bool
     failure: str
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One way in which episodes differ: the interval (low, high) of training, and intervals never trained on."""
+
+    trained: tuple[float, float]
+    unseen: tuple[tuple[float, float], ...]
+
+    def at(self, share: float, unseen: bool = False) -> float:
+        """Return the value at a share in [0, 1] of the trained interval, or of the unseen ones laid end to end."""
+        intervals = self.unseen if unseen else (self.trained,)
+        place = share * sum(high - low for low, high in intervals)
+        for low, high in intervals[:-1]:
+            if place <= high - low:
+                return low + place
+            place -= high - low
+        return intervals[-1][0] + place
+
+
+def draw(axes: dict[str, Axis], rng: np.random.Generator, unseen: tuple[str, ...], fixed: dict[str, float]):
+    """Draw a value for every axis: from its unseen range if named there, and as given if fixed.
+
+    Each axis takes one random number, whatever its range, so the rest of an episode does not depend on the choice.
+    Raises ValueError on an unknown axis.
+    """
+    for name in (*unseen, *fixed):
+        if name not in axes:
+            raise ValueError(f"axis: got {name!r}, expected some of {', '.join(axes)}")
+    values = {name: axis.at(rng.random(), name in unseen) for name, axis in axes.items()}
+    return values | fixed
 
 
 class Rules(Protocol):
@@ -45,13 +76,20 @@ class Task(Protocol):
     name: str
     text: str
     subgoals: tuple[str, ...]
+    paper: dict[str, str]  # the paper's two subgoals, and which of ours completes each
+    axes: dict[str, Axis]
     time_limit_s: float
 
     def add_scene(self, spec: mujoco.MjSpec) -> None:
         """Add objects, room and cameras to the robot's spec."""
 
-    def start(self, plant: Any, rng: np.random.Generator) -> None:
-        """Draw looks and start poses of one episode and reset the plant to them."""
+    def start(self, plant: Any, rng: np.random.Generator, unseen: tuple[str, ...] = (), **fixed: float) -> None:
+        """Draw looks and start poses of one episode and reset the plant to them.
+
+        Args:
+            unseen: axes to draw from their unseen ranges.
+            fixed: values of axes that are not drawn.
+        """
 
     def state(self, plant: Any) -> Any:
         """Return the privileged state that the operator and the rules see."""
@@ -69,10 +107,10 @@ def add_room(spec: mujoco.MjSpec) -> None:
     """Add a textured floor with a marked lane along +x, four walls, lights and the third-person camera "side"."""
     for i in range(N_FLOORS):
         checker, grey = mujoco.mjtBuiltin.mjBUILTIN_CHECKER, 0.45 + 0.07 * i
-        _add_material(spec, f"floor{i}", checker, (grey + 0.05,) * 3, (grey - 0.03,) * 3, 16 + 8 * i)
+        add_material(spec, f"floor{i}", checker, (grey + 0.05,) * 3, (grey - 0.03,) * 3, 16 + 8 * i)
     for i in range(N_WALLS):
         builtin = mujoco.mjtBuiltin.mjBUILTIN_GRADIENT if i else mujoco.mjtBuiltin.mjBUILTIN_FLAT
-        _add_material(spec, f"wall{i}", builtin, (0.9, 0.9, 0.9), (0.7, 0.7, 0.75), 1)
+        add_material(spec, f"wall{i}", builtin, (0.9, 0.9, 0.9), (0.7, 0.7, 0.75), 1)
     world = spec.worldbody
     kinds = mujoco.mjtGeom
     world.add_geom(name="floor", type=kinds.mjGEOM_PLANE, size=[12, 12, 0.1], material="floor0",
@@ -117,7 +155,8 @@ def hsv_to_rgb(hue: float, saturation: float, value: float) -> np.ndarray:
     return np.array(colorsys.hsv_to_rgb(hue % 1.0, saturation, value))
 
 
-def _add_material(spec, name, builtin, rgb1, rgb2, repeat) -> None:
+def add_material(spec, name, builtin, rgb1, rgb2, repeat) -> None:
+    """Add a material with a builtin two-colour texture, repeated that often."""
     spec.add_texture(name=name, type=mujoco.mjtTexture.mjTEXTURE_2D, builtin=builtin, rgb1=rgb1, rgb2=rgb2,
                      width=64, height=64)  # fmt: skip
     material = spec.add_material(name=name, texrepeat=[repeat, repeat], specular=0, shininess=0)
@@ -133,3 +172,9 @@ def box_gap(model: mujoco.MjModel, data: mujoco.MjData, inner: int, outer: int) 
     local = (world - data.geom_xpos[outer]) @ data.geom_xmat[outer].reshape(3, 3)
     outside = np.maximum(np.abs(local) - model.geom_size[outer], 0.0)
     return float(np.sqrt((outside**2).sum(1)).min())
+
+
+def palm_geoms(model: mujoco.MjModel) -> list[int]:
+    """Return the ids of the left and the right palm pad."""
+    names = {model.geom(i).name: i for i in range(model.ngeom)}
+    return [next(i for n, i in names.items() if n.startswith(f"{s}_") and "_palm" in n) for s in ("left", "right")]

@@ -12,7 +12,17 @@ import mujoco
 import numpy as np
 
 from wbvla.sim.plant import TICK_S, Plant
-from wbvla.sim.tasks.base import Outcome, add_room, box_gap, has_fallen, hsv_to_rgb, randomise_room
+from wbvla.sim.tasks.base import (
+    Axis,
+    Outcome,
+    add_room,
+    box_gap,
+    draw,
+    has_fallen,
+    hsv_to_rgb,
+    palm_geoms,
+    randomise_room,
+)
 
 CART_MASS_KG = 50.0
 # Rolling coefficient 0.016 of the weight, as good casters on a hard floor, along each axis; drag adds to it in motion.
@@ -21,7 +31,12 @@ DRAG_NS_M, DRAG_YAW_NMS = 3.0, 3.0
 HANDLE_HEIGHT_M, HANDLE_HALF_M = 0.90, (0.012, 0.30, 0.10)  # panel: 0.6 m wide, 0.2 m tall
 DECK_AHEAD_M = 0.5  # deck centre ahead of the panel
 
-DISTANCE_M, LATERAL_M, YAW_RAD = (1.0, 1.5), (-0.5, 0.5), (-np.pi / 4, np.pi / 4)
+AXES = {
+    "distance_m": Axis((1.0, 1.5), ((0.85, 1.0), (1.5, 1.75))),  # pelvis behind the handle
+    "lateral_m": Axis((-0.5, 0.5), ((-0.75, -0.5), (0.5, 0.75))),
+    "yaw_rad": Axis((-np.pi / 4, np.pi / 4), ((-np.pi / 3, -np.pi / 4), (np.pi / 4, np.pi / 3))),
+}
+PAPER = {"Grab Handle": "grab", "Push Ahead": "push"}
 
 GRAB_GAP_M, GRAB_HOLD_S = 0.02, 0.3
 PUSH_M, PUSH_LATERAL_M = 2.0, 0.8
@@ -55,6 +70,8 @@ class CartPushing:
     name = "cart-pushing"
     text = "walk to the cart, grab the handle and push the cart forward"
     subgoals = ("grab", "push")
+    paper = PAPER
+    axes = AXES
     time_limit_s = 30.0
 
     def __init__(self) -> None:
@@ -87,10 +104,10 @@ class CartPushing:
                           pos=[x, y, 0.09], quat=[0.70710678, 0.70710678, 0, 0], rgba=[0.1, 0.1, 0.1, 1],
                           contype=0, conaffinity=0)  # fmt: skip
 
-    def start(self, plant: Plant, rng: np.random.Generator) -> None:
+    def start(self, plant: Plant, rng: np.random.Generator, unseen: tuple[str, ...] = (), **fixed: float) -> None:
         """Draw the robot's start pose behind the handle and the looks of cart and room, and reset the plant."""
         model = plant.model
-        distance, lateral, yaw = rng.uniform(*DISTANCE_M), rng.uniform(*LATERAL_M), rng.uniform(*YAW_RAD)
+        v = draw(self.axes, rng, unseen, fixed)
         randomise_room(model, rng)
         frame = hsv_to_rgb(rng.uniform(0.5, 1.02), rng.uniform(0.8, 1.0), rng.uniform(0.6, 0.95))
         handle = hsv_to_rgb(rng.uniform(0.03, 0.09), 1.0, rng.uniform(0.85, 1.0))
@@ -101,7 +118,7 @@ class CartPushing:
                 model.geom_rgba[geom, :3] = frame
         model.geom("cart_handle").rgba[:3] = handle
         model.geom("cart_load").rgba[:3] = load
-        plant.reset(-distance, lateral, yaw)
+        plant.reset(-v["distance_m"], v["lateral_m"], v["yaw_rad"])
 
     def state(self, plant: Plant) -> CartState:
         """Return the privileged state of this instant."""
@@ -155,9 +172,3 @@ class CartRules:
         failure = "" if success else "fall" if self._fallen else "timeout" if late else ""
         subgoals = {"grab": bool(self._grabbed), "push": bool(self._pushed)}
         return Outcome(subgoals, success, self._fallen, success or failure != "", failure)
-
-
-def palm_geoms(model: mujoco.MjModel) -> list[int]:
-    """Return the ids of the left and the right palm pad."""
-    names = {model.geom(i).name: i for i in range(model.ngeom)}
-    return [next(i for n, i in names.items() if n.startswith(f"{s}_") and "_palm" in n) for s in ("left", "right")]

@@ -1,7 +1,4 @@
-"""The scripted operator: sees the privileged state, speaks only what a human teleoperator could.
-
-In: CartState at 20 Hz. Out: WholeBodyAction: arm targets on smooth paths, ternary flags that hold for 0.3 s or more.
-"""
+"""The operator of cart pushing. In: CartState at 20 Hz. Out: WholeBodyAction."""
 
 from __future__ import annotations
 
@@ -9,12 +6,9 @@ import numpy as np
 
 from wbvla.robots.base import Robot
 from wbvla.sim.ik import ArmSolver
+from wbvla.sim.operator.motion import PERIOD_S, MinimumJerk, TernaryFlag, wrap
 from wbvla.sim.tasks.cart_pushing import HANDLE_HEIGHT_M, CartState
 from wbvla.types import ArmTarget, LocoCommand, WholeBodyAction
-
-PERIOD_S = 0.05
-DWELL_S = 0.3
-ARM_SPEED_RAD_S = 1.5
 
 PALM_AHEAD_M, PALM_ASIDE_M = 0.36, 0.15  # palm centres in front of and beside the pelvis while pushing
 WATCH_S, PALM_OK_M, AIM_LIMIT_M, FREE_GAP_M = 0.7, 0.02, 0.06, 0.05  # one stride; corrections of the palms' place
@@ -23,57 +17,15 @@ LATERAL_OK_M, HEADING_OK_RAD = 0.12, 0.18  # wider than the flags' thresholds: t
 TURN_FIRST_RAD, LATERAL_LOST_M, TOO_CLOSE_M = 0.35, 0.20, 0.60
 
 
-class TernaryFlag:
-    """Turn an error into -1, 0 or 1 with hysteresis (on > off) and a minimum dwell of 0.3 s in each value."""
-
-    def __init__(self, on: float, off: float) -> None:
-        self._on, self._off = on, off
-        self.value = 0
-        self._held_s = DWELL_S
-
-    def update(self, error: float) -> int:
-        """Return the flag that reduces this error; a reversal passes through 0."""
-        if self.value == 0:
-            wanted = int(np.sign(error)) if abs(error) > self._on else 0
-        else:
-            wanted = self.value if error * self.value > self._off else 0
-        if wanted != self.value and self._held_s >= DWELL_S - 1e-9:
-            self.value, self._held_s = wanted, 0.0
-        self._held_s += PERIOD_S
-        return self.value
-
-
-class MinimumJerk:
-    """A straight joint path with zero speed and acceleration at both ends, never faster than 1.5 rad/s."""
-
-    def __init__(self, start: np.ndarray, goal: np.ndarray) -> None:
-        self._start, self._goal = start.copy(), goal.copy()
-        self._duration_s = max(0.5, 1.875 * float(np.abs(goal - start).max()) / ARM_SPEED_RAD_S)
-        self._t_s = 0.0
-
-    @property
-    def done(self) -> bool:
-        """True at the goal."""
-        return self._t_s >= self._duration_s
-
-    def step(self) -> np.ndarray:
-        """Advance one period and return the target."""
-        self._t_s = min(self._t_s + PERIOD_S, self._duration_s)
-        s = self._t_s / self._duration_s
-        return self._start + (self._goal - self._start) * (10 * s**3 - 15 * s**4 + 6 * s**5)
-
-
-class ScriptedOperator:
+class CartOperator:
     """Pushes the cart: raise both palms on the way, align behind the handle, walk on with the palms on the panel.
 
     Args:
-        task, robot: what to do, and with whom.
+        robot: with whom.
         rng: varies where it aligns.
     """
 
-    def __init__(self, task, robot: Robot, rng: np.random.Generator) -> None:
-        if task.name != "cart-pushing":
-            raise ValueError(f"operator: got task {task.name!r}, expected 'cart-pushing'")
+    def __init__(self, robot: Robot, rng: np.random.Generator) -> None:
         self.robot = robot
         n = robot.n_lmo
         self._rest = robot.array("default")[n : n + 14]
@@ -99,7 +51,7 @@ class ScriptedOperator:
             ahead, aside, heading = self._push(state, beside)
         else:
             ahead, aside, heading = self._align(state, behind, beside)
-        turn = self._turn.update(_wrap(heading - state.yaw_rad))
+        turn = self._turn.update(wrap(heading - state.yaw_rad))
         loco = LocoCommand(self._forward.update(ahead), self._side.update(aside), turn, self.robot.nominal_height_m)
         self._correct_palms(state)
         return WholeBodyAction(ArmTarget(self._path.step()), loco)
@@ -131,7 +83,7 @@ class ScriptedOperator:
             self._path = MinimumJerk(self._path.step(), self._solver.solve(*self._aim))
 
     def _update_phase(self, state: CartState, behind: float, beside: float) -> None:
-        facing = abs(_wrap(state.cart_yaw_rad - state.yaw_rad)) < HEADING_OK_RAD
+        facing = abs(wrap(state.cart_yaw_rad - state.yaw_rad)) < HEADING_OK_RAD
         if not self._aligned:
             self._aligned = facing and abs(beside) < LATERAL_OK_M and self._path.done
         elif abs(beside) > LATERAL_LOST_M and behind > TOO_CLOSE_M:
@@ -144,7 +96,7 @@ class ScriptedOperator:
     def _align(self, state: CartState, behind: float, beside: float) -> tuple[float, float, float]:
         """Face along the cart first, then step aside and ahead, no nearer than the stand-off; back off if too near."""
         heading = state.cart_yaw_rad
-        if abs(_wrap(heading - state.yaw_rad)) > TURN_FIRST_RAD:
+        if abs(wrap(heading - state.yaw_rad)) > TURN_FIRST_RAD:
             return 0.0, 0.0, heading
         if self._retreating:
             return -1.0, 0.0, heading
@@ -163,7 +115,3 @@ def _pelvis_in_cart(state: CartState) -> tuple[float, float]:
     c, s = np.cos(state.cart_yaw_rad), np.sin(state.cart_yaw_rad)
     dx, dy = state.pelvis_m[:2] - state.cart_m
     return float(-(c * dx + s * dy)), float(-s * dx + c * dy)
-
-
-def _wrap(angle_rad: float) -> float:
-    return float((angle_rad + np.pi) % (2 * np.pi) - np.pi)

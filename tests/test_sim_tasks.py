@@ -1,0 +1,218 @@
+"""Laws of every task: honest contact, quiet starts at all ends of the variation, repeatable, verdicts by rules."""
+
+from dataclasses import replace
+
+import mujoco
+import numpy as np
+import pytest
+
+from wbvla.robots import get_robot
+from wbvla.sim.env import TaskEnv
+from wbvla.sim.tasks import TASKS, get_task
+from wbvla.sim.tasks.base import Axis, draw
+from wbvla.sim.tasks.carrying import SUBGOALS, CarryState
+
+CARRYING = {"box-loading": "box", "bag-packing": "bag"}
+
+
+class StandStill:
+    """Legs that hold the default pose, for tests that end before the robot topples or in which it stands far away."""
+
+    def reset(self):
+        pass
+
+    def step(self, command, body):
+        return get_robot("g1").array("default")[:15]
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def env(request):
+    return TaskEnv(request.param, image_size=0, controller=StandStill())
+
+
+def corners(task, n_random=20):
+    """Every axis at both ends of its trained and unseen ranges, the others in the middle; then random corners."""
+    middle = {name: axis.at(0.5) for name, axis in task.axes.items()}
+    for name, axis in task.axes.items():
+        for value in (axis.at(0.0), axis.at(1.0), axis.at(0.0, unseen=True), axis.at(1.0, unseen=True)):
+            yield middle | {name: value}
+    rng = np.random.default_rng(0)
+    for _ in range(n_random):
+        yield {name: axis.at(float(rng.integers(2))) for name, axis in task.axes.items()}
+
+
+def test_axes_are_drawn_from_their_ranges():
+    axis = Axis((1.0, 2.0), ((0.5, 1.0), (2.0, 3.0)))
+    assert [axis.at(s) for s in (0.0, 0.5, 1.0)] == [1.0, 1.5, 2.0]
+    assert [axis.at(s, unseen=True) for s in (0.0, 1 / 3, 1.0)] == pytest.approx([0.5, 1.0, 3.0])
+    axes = {"a": axis, "b": axis}
+    trained, unseen = (draw(axes, np.random.default_rng(3), names, {}) for names in ((), ("a",)))
+    assert 1.0 <= trained["a"] <= 2.0 and not 1.0 < unseen["a"] < 2.0
+    assert trained["b"] == unseen["b"], "an axis does not depend on another's range"
+    assert draw(axes, np.random.default_rng(3), (), {"a": 9.0})["a"] == 9.0
+    with pytest.raises(ValueError, match="expected some of a, b"):
+        draw(axes, np.random.default_rng(3), ("c",), {})
+
+
+def test_unseen_ranges_lie_outside_the_trained_ones(env):
+    for name, axis in env.task.axes.items():
+        low, high = axis.trained
+        assert low < high, name
+        assert all(b <= low + 1e-9 or a >= high - 1e-9 for a, b in axis.unseen), name
+
+
+def test_only_contact_and_motors_act(env):
+    model = env.plant.model
+    assert model.neq == 0 and model.nmocap == 0 and model.ntendon == 0 and model.nu == 29
+    assert (model.body_gravcomp == 0).all() and (model.actuator_trntype == 0).all()
+    solid = (model.geom_contype > 0) | (model.geom_conaffinity > 0)
+    env.reset(0)
+    assert (model.geom_friction[solid] <= [1.0, 0.05, 0.01]).all()
+    free = [model.jnt_dofadr[j] for j in range(model.njnt) if model.jnt_type[j] == mujoco.mjtJoint.mjJNT_FREE]
+    assert all(
+        (model.dof_damping[a : a + 6] == 0).all() and (model.dof_frictionloss[a : a + 6] == 0).all() for a in free
+    )
+
+
+def test_no_start_interpenetrates_at_any_corner(env):
+    plant = env.plant
+    for values in corners(env.task):
+        env.task.start(plant, np.random.default_rng(1), **values)
+        assert all(contact.dist > -5e-4 for contact in plant.data.contact), values
+        touching = {plant.model.geom(int(g)).name for contact in plant.data.contact for g in contact.geom}
+        assert not any(word in name for name in touching for word in ("palm", "hip", "knee_link", "torso")), values
+
+
+@pytest.mark.parametrize("task", CARRYING)
+def test_objects_at_rest_stay_at_rest(task):
+    env = TaskEnv(task, image_size=0, controller=StandStill())
+    for seed in range(3):
+        env.reset(seed, distance_m=3.0)
+        before = env.plant.data.body(CARRYING[task]).xpos.copy()
+        for _ in range(250):
+            env.tick(env.body.last)
+        assert np.linalg.norm(env.plant.data.body(CARRYING[task]).xpos - before) < 1e-3
+        assert env.info()["failure"] in ("", "fall")
+
+
+@pytest.mark.parametrize("task", CARRYING)
+def test_momentum_changes_by_the_contacts_impulse(task):
+    env = TaskEnv(task, image_size=0, controller=StandStill())
+    env.task.start(env.plant, np.random.default_rng(0), distance_m=3.0)
+    model, data = env.plant.model, env.plant.data
+    body = model.body(CARRYING[task]).id
+    joint = data.joint(CARRYING[task])
+    joint.qpos[2] += 0.03
+    joint.qvel[:2] = 0.2, 0.1  # it lands sliding
+    mass, impulse, before = model.body_mass[body], np.zeros(3), joint.qvel[:3].copy()
+    wrench = np.zeros(6)
+    for _ in range(60):
+        mujoco.mj_step(model, data)
+        for i, contact in enumerate(data.contact):
+            bodies = model.geom_bodyid[contact.geom]
+            if body in bodies:
+                mujoco.mj_contactForce(model, data, i, wrench)
+                force = contact.frame.reshape(3, 3).T @ wrench[:3]
+                impulse += model.opt.timestep * force * (1 if bodies[1] == body else -1)
+    gained = mass * (joint.qvel[:3] - before) - mass * model.opt.gravity * 60 * model.opt.timestep
+    assert np.linalg.norm(impulse - gained) < 0.05 * np.linalg.norm(gained)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_same_seed_and_actions_same_trajectory_and_pictures(task):
+    def film():
+        env = TaskEnv(task, image_size=48, controller=StandStill())
+        try:
+            observations = [env.reset(11)]
+        except ValueError as error:
+            pytest.skip(str(error))
+        action = env.applied
+        action[:14] += 0.2
+        observations += [env.step(action)[0] for _ in range(6)]
+        return env.plant.data.qpos.copy(), observations
+
+    (q, first), (q_again, again) = film(), film()
+    assert np.array_equal(q, q_again)
+    assert all(np.array_equal(a.image, b.image) and np.array_equal(a.state, b.state) for a, b in zip(first, again))
+
+
+def test_the_camera_is_disturbed_by_as_much_as_drawn():
+    env = TaskEnv("box-loading", image_size=0, controller=StandStill())
+    pictures = {}
+    for values in ((0.0, 0.0), (0.0, 0.03), (0.02, 0.0), (0.0, 0.0)):
+        env.reset(4, camera_tilt_rad=values[0], camera_noise=values[1])
+        try:
+            picture = env.plant.render(64).astype(float)
+        except ValueError as error:
+            pytest.skip(str(error))
+        assert np.array_equal(picture, pictures.setdefault(values, picture)), "nothing is left of other episodes"
+    clean = pictures[0.0, 0.0]
+    middle = (clean > 30) & (clean < 225)
+    assert (pictures[0.0, 0.03] - clean)[middle].std() == pytest.approx(0.03 * 255, rel=0.1)
+    moved = 0.02 / np.radians(69.0) * 64  # pixels, in the middle of the picture
+    shifted = [
+        np.abs(np.roll(clean, n, axis=0) - pictures[0.02, 0.0])[8:-8].mean() for n in (round(moved), -round(moved))
+    ]
+    assert min(shifted) < 0.5 * max(shifted)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_gymnasium_knows_the_task(task):
+    import gymnasium
+
+    from wbvla.sim.gym import environment_id
+
+    wrapped = gymnasium.make(environment_id(task), image_size=0, controller=StandStill())
+    _, info = wrapped.reset(seed=5)
+    assert info["task"] == get_task(task).text
+    *_, info = wrapped.step(wrapped.unwrapped.inner.applied)
+    assert tuple(info["subgoals"]) == get_task(task).subgoals
+
+
+def carry_state(task):
+    """The state of a fresh episode, and one of the object placed at its goal with free hands."""
+    env = TaskEnv(task, image_size=0, controller=StandStill())
+    env.reset(2)
+    start: CarryState = replace(env.privileged(), palm_gap_m=np.full(2, 0.4))
+    side = start.object_rotation[:, 1] * (start.object_half_m[1] + 0.012)
+    near = replace(start, pelvis_m=start.object_m * [1, 1, 0] + [-0.3, 0, 0.7], yaw_rad=0.0)
+    held = replace(near, palm_gap_m=np.zeros(2), palm_m=np.array([start.object_m + side, start.object_m - side]))
+    up = [0.0, 0.0, 0.1]
+    lifted = replace(held, object_m=held.object_m + up, palm_m=held.palm_m + up)
+    over_m = start.goal_m + [0.0, 0.0, start.object_half_m[2] + 0.1]
+    over = replace(lifted, object_m=over_m, palm_m=lifted.palm_m + over_m - lifted.object_m)
+    on = replace(over, object_m=over_m - up, palm_m=over.palm_m - up)
+    return start, near, held, lifted, over, on, replace(on, palm_gap_m=np.full(2, 0.1))
+
+
+@pytest.mark.parametrize("task", CARRYING)
+def test_the_subgoals_are_reached_in_their_order(task):
+    start, near, held, lifted, over, on, free = carry_state(task)
+    rules = get_task(task).rules()
+    reached = []
+    for state, ticks in ((start, 20), (near, 1), (held, 15), (lifted, 15), (over, 1), (on, 1), (free, 25)):
+        verdict = [rules.judge(state) for _ in range(ticks)][-1]
+        reached.append(sum(verdict.subgoals.values()))
+    assert reached == [0, 1, 2, 3, 4, 5, 6] and tuple(verdict.subgoals) == SUBGOALS
+    assert verdict.success and verdict.done and verdict.failure == ""
+
+
+@pytest.mark.parametrize("task", CARRYING)
+def test_what_is_no_success(task):
+    start, near, held, lifted, over, on, free = carry_state(task)
+
+    def verdict(*pieces):
+        rules = get_task(task).rules()
+        return [rules.judge(state) for state, ticks in pieces for _ in range(ticks)][-1]
+
+    path = ((near, 1), (held, 15), (lifted, 15), (over, 1))
+    assert not verdict(*path, (on, 100)).success, "the hands still hold it"
+    assert not verdict(*path, (free, 24)).success, "not yet long enough"
+    assert not verdict((near, 1), (free, 100)).success, "it was never lifted"
+    assert not verdict((near, 1), (replace(held, palm_m=held.palm_m[::-1]), 50)).subgoals["grasp"], "crossed hands"
+    beside = replace(free, object_m=free.object_m + [0.5, 0.0, 0.0])
+    assert not verdict(*path, (beside, 50)).success
+    down = replace(lifted, object_m=lifted.object_m * [1, 1, 0] + [0, 0, 0.1])
+    assert verdict(*path, (down, 1)).failure == "drop"
+    assert verdict(*path, (replace(over, tilt_rad=1.1), 1), (free, 100)).failure == "fall"
+    assert verdict((replace(start, t_s=60.0), 1)).failure == "timeout"
