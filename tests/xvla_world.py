@@ -41,7 +41,9 @@ def small(domains: dict[str, Domain] | None = None, **changes) -> XvlaConfig:
     """A configuration of thirty thousand numbers."""
     sizes = dict(image_size=SIZE, text_tokens=TEXT, chunk_steps=CHUNK, hidden_size=32, depth=2, heads=4)
     sizes |= dict(prompt_tokens=4, time_dim=8, max_tokens=64)
-    return XvlaConfig(domains=domains or ROBOTS, florence=copy.deepcopy(FLORENCE), **{**sizes, **changes})
+    return XvlaConfig(
+        domains=ROBOTS if domains is None else domains, florence=copy.deepcopy(FLORENCE), **{**sizes, **changes}
+    )
 
 
 def batch_of(name: str, n: int = 3, seed: int = 0, domain: Domain | None = None) -> dict:

@@ -159,7 +159,7 @@ class ActionSpace(nn.Module):
 
         Args:
             prediction, target: (B, T, W), the latter from `encode`.
-            padded: (B, T) bool, steps beyond the episode's end; whatever they hold has no influence.
+            padded: (B, T) bool, steps beyond the episode's end, which have no influence.
         """
         there = torch.ones(prediction.shape[:2], device=prediction.device) if padded is None else (~padded).float()
         count = there.sum(1).clamp_min(1.0)
@@ -168,8 +168,7 @@ class ActionSpace(nn.Module):
             if part.kind == "spare":
                 continue
             error = part.error(prediction[..., part.slots], target[..., part.slots]).mean(-1)
-            # where, not a product: a padded step may hold anything, even inf
-            loss = part.weight * torch.where(there > 0, error, 0.0).sum(1) / count
+            loss = part.weight * (there * error).sum(1) / count
             name = LOSS_NAMES[part.kind]
             losses[name] = losses[name] + loss if name in losses else loss
         return losses
@@ -206,7 +205,7 @@ def make_action_space(domain: Domain) -> ActionSpace:
     needed = max((i + 1 if i >= 0 else -i for i in space.hidden_state), default=0)
     if 0 < domain.state_dim < needed:
         raise ValueError(
-            f"state: got {domain.state_dim} entries, expected at least {needed} for {domain.action!r}, or 0"
+            f"state: got {domain.state_dim} entries, expected 0 or at least {needed} for {domain.action!r}"
         )
     return space
 

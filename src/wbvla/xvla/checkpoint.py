@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -67,17 +66,3 @@ def _read(config: XvlaConfig, tensors: dict[str, Tensor]) -> Xvla:
     if any(not tensor.isfinite().all() for tensor in tensors.values() if tensor.dtype.is_floating_point):
         raise ValueError("weights hold numbers that are not finite; this training diverged, train again")
     return model.eval()
-
-
-def trunk_id(model: Xvla) -> str:
-    """Name the weights that robots share: 16 hexadecimal digits from all of their one-dimensional tensors.
-
-    Any training step of the shared weights moves those, and hashing them costs milliseconds at any size.
-    """
-    import hashlib
-
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        if tensor.ndim == 1 and not name.startswith("domains."):
-            digest.update(name.encode() + tensor.detach().cpu().to(torch.float32).numpy().tobytes())
-    return digest.hexdigest()[:16]

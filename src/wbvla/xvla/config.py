@@ -121,7 +121,7 @@ class XvlaConfig:
             if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
                 raise ValueError(f"domain {name!r}: expected lower-case letters, digits and underscores")
             if domain.id in owners:
-                raise ValueError(f"domain {name!r}: id {domain.id} is {owners[domain.id]!r}'s; choose another")
+                raise ValueError(f"domain {name!r}: id {domain.id} is taken by {owners[domain.id]!r}; choose another")
             owners[domain.id] = name
 
     def to_dict(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from wbvla.xvla.config import Domain, XvlaConfig
 from wbvla.xvla.domains import DomainHead
 from wbvla.xvla.florence import FlorenceEncoder
+from wbvla.xvla.lora import fold_adapters, insert_adapters
 from wbvla.xvla.transformer import Cache, PromptedTransformer
 
 Groups = dict[str, Tensor]  # robot: its rows in the batch
@@ -40,8 +41,6 @@ class Xvla(nn.Module):
         self.transformer = PromptedTransformer(config, self.vlm.width)
         self.domains = nn.ModuleDict({name: DomainHead(domain, config) for name, domain in config.domains.items()})
         if config.lora_rank:
-            from wbvla.xvla.lora import insert_adapters
-
             insert_adapters(self, config.lora_rank)
 
     def add_domain(self, name: str, domain: Domain, like: str | None = None, prompt_only: bool = False) -> None:
@@ -64,6 +63,18 @@ class Xvla(nn.Module):
             else:
                 head.copy_from(source)
         self.domains[name], self.config = head.train(self.training), config
+
+    def add_adapters(self, rank: int) -> None:
+        """Put low-rank adapters on the layers that robots share; answers stay the same. Raises ValueError if it has."""
+        if self.config.lora_rank or rank < 1:
+            raise ValueError(f"adapters: got rank {rank} on {self.config.lora_rank}, expected at least 1 on none")
+        insert_adapters(self, rank)
+        self.config = replace(self.config, lora_rank=rank)
+
+    def merge_adapters(self) -> None:
+        """Fold the adapters into the layers they adapt; answers stay the same."""
+        fold_adapters(self)
+        self.config = replace(self.config, lora_rank=0)
 
     def resolve(self, domain: str | int) -> str:
         """Return a robot's name from its name or id. Raises ValueError listing those it knows."""
