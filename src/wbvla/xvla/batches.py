@@ -64,3 +64,11 @@ def _join(tensors: Sequence[Tensor], dim: int, value: float) -> Tensor:
     longest = max(tensor.shape[dim] for tensor in tensors)
     behind = [0, 0] * (tensors[0].ndim - dim - 1)
     return torch.cat([F.pad(t, (*behind, 0, longest - t.shape[dim]), value=value) for t in tensors])
+
+
+def squash(images: Tensor, size: int) -> Tensor:
+    """Scale images (B, H, W, 3) of 0..255 to (B, size, size, 3) without regard to proportions, as X-VLA was trained."""
+    if images.shape[1:3] == (size, size):
+        return images
+    scaled = F.interpolate(images.permute(0, 3, 1, 2).float(), (size, size), mode="bicubic", antialias=True)
+    return scaled.clamp(0, 255).permute(0, 2, 3, 1)

@@ -17,7 +17,7 @@ from wbvla.xvla.config import XvlaConfig
 from wbvla.xvla.model import Xvla
 from wbvla.xvla.released import fill, read_released
 
-KIND = "wbvla-xvla"
+KIND, LEROBOT_KIND, LEROBOT_PREFIX = "wbvla-xvla", "xvla_wb", "model."
 
 
 def save_model(folder: str | Path, model: Xvla) -> None:
@@ -32,14 +32,13 @@ def save_model(folder: str | Path, model: Xvla) -> None:
 
 
 def load_model(folder: str | Path) -> Xvla:
-    """Open a checkpoint of this project, of LeRobot's `xvla` or of 2toINF/X-VLA; the model is in evaluation mode.
+    """Open a checkpoint of this project (also of lerobot-train), of LeRobot's `xvla` or of 2toINF/X-VLA, to evaluate.
 
     Raises:
         FileNotFoundError: nothing there.
         ValueError: a foreign or damaged checkpoint; one line with the fix.
     """
-    folder = Path(folder)
-    folder = folder / "pretrained_model" if (folder / "pretrained_model" / CONFIG).is_file() else folder
+    folder = _inner(Path(folder))
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"{folder}: expected {CONFIG} and {WEIGHTS} of an X-VLA checkpoint")
     try:
@@ -49,7 +48,9 @@ def load_model(folder: str | Path) -> Xvla:
         raise ValueError(f"{folder}: cannot be read ({str(error).splitlines()[0]}); copy it again") from None
     kind = values.get("type", values.get("model_type")) if isinstance(values, dict) else None
     try:
-        if kind == KIND:
+        if kind == LEROBOT_KIND:  # LeRobot's policy keeps a counter of its own beside the model
+            tensors = {n.removeprefix(LEROBOT_PREFIX): t for n, t in tensors.items() if n.startswith(LEROBOT_PREFIX)}
+        if kind in (KIND, LEROBOT_KIND):
             return _read(XvlaConfig.from_dict(values["xvla"]), tensors)
         if kind == "xvla":
             return read_released(values, tensors)
@@ -58,6 +59,22 @@ def load_model(folder: str | Path) -> Xvla:
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
     raise ValueError(f"{folder}: got a checkpoint of type {kind!r}, expected {KIND!r} or a released 'xvla'")
+
+
+def read_chunk_steps(folder: str | Path) -> int:
+    """Return the length of a checkpoint's chunks, from its configuration alone. Raises ValueError if there is none."""
+    folder = _inner(Path(folder))
+    try:
+        values = json.loads((folder / CONFIG).read_text())
+        return values["xvla"]["chunk_steps"] if "xvla" in values else values.get("chunk_size") or values["num_actions"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{folder / CONFIG}: not of an X-VLA checkpoint ({error!r})") from None
+
+
+def _inner(folder: Path) -> Path:
+    """Accept LeRobot's checkpoint folder around `pretrained_model`."""
+    inner = folder / "pretrained_model"
+    return inner if (inner / CONFIG).is_file() else folder
 
 
 def _read(config: XvlaConfig, tensors: dict[str, Tensor]) -> Xvla:

@@ -72,6 +72,7 @@ class XvlaConfig:
         domains: the robots it knows, by name.
         florence: Florence-2's configuration in transformers' format: {"vision_config": ..., "text_config": ...}.
         image_size: side of the square images, pixels.
+        tokenizer: "words", or what transformers knows, see wbvla.xvla.tokens.
         text_tokens: tokens a sentence is padded to; longer ones are an error.
         chunk_steps: actions per chunk.
         hidden_size, depth, heads, mlp_ratio: of the transformer.
@@ -89,6 +90,7 @@ class XvlaConfig:
 
     domains: dict[str, Domain]
     florence: dict[str, Any] = field(default_factory=dict)
+    tokenizer: str = "facebook/bart-large"
     image_size: int = 224
     text_tokens: int = 64
     chunk_steps: int = 32
