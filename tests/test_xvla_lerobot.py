@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -38,7 +39,8 @@ def make(stats=None, shape: dict | None = None, **flags):
     from wbvla.lerobot.modeling_xvla_wb import XvlaWbPolicy
 
     torch.manual_seed(0)
-    return XvlaWbPolicy(XvlaWbConfig(device="cpu", **(shape or features()), **flags), dataset_stats=stats).eval()
+    config = XvlaWbConfig(device="cpu", **(shape or features()), **{"domain": "robot", **flags})
+    return XvlaWbPolicy(config, dataset_stats=stats).eval()
 
 
 def batch_of(n: int = 2, action: int = 14, state: int = 14) -> dict:
@@ -132,6 +134,7 @@ def test_what_does_not_fit_is_refused(tmp_path):
     for shape, flags, message in (
         (features(state=15), start, "domain 'arms': the checkpoint has .*give --policy.domain another name"),
         (features(action=29), {"action_mode": "ee6d"}, "got 29 entries, expected 20 for 'ee6d'"),
+        (features(), {"domain": None}, "domain: the dataset names no robot type"),
         (features(), {"mode": "phase1"}, "mode: got 'phase1'"),
         (features(), {"recipe": "huge"}, "recipe: got 'huge', expected one of tiny, released"),
         (features(), {"n_action_steps": 99}, "n_action_steps: got 99, expected at most 20"),
@@ -162,7 +165,7 @@ def test_lerobot_train_saves_and_resumes_bit_for_bit(tmp_path):
     plugin = "--policy.discover_packages_path=wbvla.lerobot"
     run(
         *TRAIN, "--policy.type=xvla_wb", plugin, "--policy.device=cpu", "--policy.push_to_hub=false",
-        "--policy.domain=g1", "--policy.action_mode=whole_body", "--policy.scheduler_hold_steps=2",
+        "--policy.action_mode=whole_body", "--policy.scheduler_hold_steps=2",
         "--policy.scheduler_warmup_steps=2", "--dataset.repo_id=local/small", f"--dataset.root={dataset}",
         "--dataset.video_backend=pyav", f"--output_dir={out}", "--steps=6", "--save_freq=4", "--batch_size=4",
         "--num_workers=0", "--log_freq=1", "--seed=0", "--wandb.enable=false",
@@ -176,3 +179,15 @@ def test_lerobot_train_saves_and_resumes_bit_for_bit(tmp_path):
     assert all(torch.equal(straight[name], resumed[name]) for name in straight)
     model = load_model(last)
     assert model.config.domains["g1"].action == "whole_body"
+
+
+def test_the_documents_snippets_run(repo_root, tmp_path, monkeypatch):
+    """The blocks of docs/xvla.md run in order, on a policy saved where they look for one."""
+    policy = make(None, features(7, 7, ("front",)))
+    policy.save_pretrained(tmp_path / "outputs/xvla_mine/checkpoints/last/pretrained_model")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for block in re.findall(r"^```python test\n(.*?)^```", (repo_root / "docs/xvla.md").read_text(), re.M | re.S):
+        exec(block, names)
+    assert names["chunk"].shape == (1, 20, 7) and names["action"].shape == (1, 7)
+    assert all(name.startswith("domains.arm.") for name in names["moving"])

@@ -38,7 +38,8 @@ class XvlaWbConfig(PreTrainedConfig):
     """X-VLA as a LeRobot policy.
 
     Attributes:
-        domain: name of the robot in the checkpoint's table. A new name adds a robot with this dataset's numbers.
+        domain: name of the robot in the checkpoint's table; None = the dataset's robot type. A new name adds a robot
+            with this dataset's numbers.
         domain_id: number of a new robot; None = the next free one from 30 on.
         like: robot whose soft prompt, and with the same action space also action layers, a new one starts from.
         action_mode: action space of a new robot, see wbvla.xvla.actions.
@@ -57,7 +58,7 @@ class XvlaWbConfig(PreTrainedConfig):
         normalization_mapping: identity, the model keeps its own statistics.
     """
 
-    domain: str = "robot"
+    domain: str | None = None
     domain_id: int | None = None
     like: str | None = None
     action_mode: str = "auto"

@@ -5,6 +5,7 @@ A thin shell around wbvla.xvla.model: it finds or adds the dataset's robot, and 
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -34,6 +35,7 @@ class XvlaWbPolicy(PreTrainedPolicy):
     Args:
         config: with features filled in by LeRobot.
         dataset_stats: mean and standard deviation of state and action, taken for a robot that is new to the model.
+        dataset_meta: the dataset's metadata; its robot type names the domain when no flag does.
     Raises:
         ValueError: the dataset's numbers are not those of the robot in the checkpoint, or a flag does not fit.
     """
@@ -41,9 +43,11 @@ class XvlaWbPolicy(PreTrainedPolicy):
     config_class = XvlaWbConfig
     name = "xvla_wb"
 
-    def __init__(self, config: XvlaWbConfig, dataset_stats=None, **kwargs: Any) -> None:
+    def __init__(self, config: XvlaWbConfig, dataset_stats=None, dataset_meta=None, **kwargs: Any) -> None:
         super().__init__(config)
         config.validate_features()
+        if config.domain is None:
+            config.domain = _robot_type(dataset_meta)
         self.model = _start(config, dataset_stats)
         if config.mode == "lora" and not self.model.config.lora_rank:
             self.model.add_adapters(config.lora_rank)
@@ -131,6 +135,14 @@ class XvlaWbPolicy(PreTrainedPolicy):
 
     def _note_gradient(self, gradient: Tensor) -> None:
         self._prompt_gradient = float(gradient.norm())
+
+
+def _robot_type(dataset_meta: Any) -> str:
+    """Return the dataset's robot type as the name of a domain. Raises ValueError if it has none."""
+    kind = getattr(dataset_meta, "robot_type", None)
+    if not kind:
+        raise ValueError("domain: the dataset names no robot type; give --policy.domain=<name of the robot>")
+    return re.sub(r"[^a-z0-9]+", "_", str(kind).lower()).strip("_")
 
 
 def _start(config: XvlaWbConfig, dataset_stats: dict[str, Any] | None) -> Xvla:
