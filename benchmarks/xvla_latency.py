@@ -147,7 +147,7 @@ def main() -> None:
         "seconds_per_chunk": {name: round(value, 4) for name, value in medians.items()},
         "times_faster": {name: round(medians["lerobot"] / value, 2) for name, value in medians.items()},
         "torch": torch.__version__,
-        "machine": torch.cuda.get_device_name() if options.device == "cuda" else platform.processor(),
+        "machine": torch.cuda.get_device_name() if options.device == "cuda" else platform.machine(),
     }
     print(json.dumps(result, indent=2))
     if options.json:

@@ -41,8 +41,7 @@ def make_tokenizer(name: str, length: int, vocabulary: int, pad_token: int) -> C
 
 
 def _load(name: str):
-    """Return a tokenizer of transformers."""
-
+    """Return a tokenizer of transformers. Raises ValueError if it is not to be had."""
     from transformers import AutoTokenizer
 
     try:
