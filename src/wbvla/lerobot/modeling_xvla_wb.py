@@ -1,0 +1,186 @@
+"""X-VLA as a LeRobot policy. In: LeRobot batches. Out: losses in training, action chunks in use.
+
+A thin shell around wbvla.xvla.model: it finds or adds the dataset's robot, and translates batches.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from lerobot.policies.pretrained import PreTrainedPolicy
+from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
+from torch import Tensor
+
+from wbvla.lerobot.configuration_xvla_wb import XvlaWbConfig
+from wbvla.recipes.xvla import get_xvla_recipe
+from wbvla.xvla.actions import make_action_space
+from wbvla.xvla.batches import arrange_views, squash
+from wbvla.xvla.checkpoint import load_model
+from wbvla.xvla.config import Domain, XvlaConfig
+from wbvla.xvla.model import Xvla
+from wbvla.xvla.phases import parameter_groups, set_trainable
+from wbvla.xvla.tokens import make_tokenizer
+
+FREE_ID = 30  # released weights use those below
+
+
+class XvlaWbPolicy(PreTrainedPolicy):
+    """X-VLA behind LeRobot's policy interface.
+
+    Args:
+        config: with features filled in by LeRobot.
+        dataset_stats: mean and standard deviation of state and action, taken for a robot that is new to the model.
+        dataset_meta: the dataset's metadata; its robot type names the domain when no flag does.
+    Raises:
+        ValueError: the dataset's numbers are not those of the robot in the checkpoint, or a flag does not fit.
+    """
+
+    config_class = XvlaWbConfig
+    name = "xvla_wb"
+
+    def __init__(self, config: XvlaWbConfig, dataset_stats=None, dataset_meta=None, **kwargs: Any) -> None:
+        super().__init__(config)
+        config.validate_features()
+        if config.domain is None:
+            config.domain = _robot_type(dataset_meta)
+        self.model = _start(config, dataset_stats)
+        if config.mode == "lora" and not self.model.config.lora_rank:
+            self.model.add_adapters(config.lora_rank)
+        set_trainable(self.model, config.mode, [config.domain], config.freeze)
+        config.xvla, config.chunk_size = self.model.config.to_dict(), self.model.config.chunk_steps
+        if config.n_action_steps > config.chunk_size:
+            raise ValueError(f"n_action_steps: got {config.n_action_steps}, expected at most {config.chunk_size}")
+        self._tokenize = None
+        self._prompt_gradient = 0.0
+        prompt = self.model.domains[config.domain].prompt
+        if prompt.requires_grad:
+            prompt.register_hook(self._note_gradient)
+        # counts training batches: the noise of each is a function of its number, so that a resumed run, which loads
+        # this buffer, equals a straight one
+        self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
+        self._generator = torch.Generator()
+        self.reset()
+
+    def get_optim_params(self) -> list[dict[str, Any]]:
+        """Groups by part, with the learning rates of wbvla.xvla.phases."""
+        config = self.config
+        return parameter_groups(
+            self.model, config.optimizer_lr, config.optimizer_pretrained_scale, config.optimizer_prompt_scale
+        )
+
+    def reset(self) -> None:
+        """Forget the rest of the last chunk."""
+        self._queue: deque[Tensor] = deque()
+
+    def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss of a training batch and what to log; the prompt's gradient is the previous batch's."""
+        inputs = self._inputs(batch)
+        inputs["actions"] = batch[ACTION]
+        if "action_is_pad" in batch:
+            inputs["padded"] = batch["action_is_pad"].to(batch[ACTION].device)
+        if self.training:
+            distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+            rank = torch.distributed.get_rank() if distributed else 0
+            self._generator.manual_seed(1_000_003 * int(self.draws) + rank)
+            self.draws += 1
+        losses = self.model.losses(inputs, generator=self._generator)
+        logged = {f"loss/{kind}": float(value.detach()) for kind, value in losses.items() if kind != "loss"}
+        return losses["loss"], {**logged, "gradients/soft_prompt_norm": self._prompt_gradient}
+
+    @torch.no_grad()
+    def predict_action_chunk(self, batch: dict[str, Any], noise: Tensor | None = None, **kwargs: Any) -> Tensor:
+        """Return (B, T, A) actions in the dataset's units; the same noise (B, T, W) gives the same actions."""
+        self.eval()
+        inputs = self._inputs(batch)
+        with torch.autocast(inputs["images"].device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"):
+            return self.model.sample(inputs, self.config.num_denoising_steps, noise).float()
+
+    @torch.no_grad()
+    def select_action(self, batch: dict[str, Any], noise: Tensor | None = None, **kwargs: Any) -> Tensor:
+        """Return the next (B, A) action; looks again after `n_action_steps`."""
+        if not self._queue:
+            self._queue.extend(self.predict_action_chunk(batch, noise)[:, : self.config.n_action_steps].unbind(1))
+        return self._queue.popleft()
+
+    def _inputs(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Translate LeRobot's names, channel order and pixel range to the model's."""
+        model = self.model
+        domain = model.config.domains[self.config.domain]
+        cameras = {key.removeprefix(f"{OBS_IMAGES}."): key for key in batch if key.startswith(f"{OBS_IMAGES}.")}
+        cameras = {name: key for name, key in cameras.items() if not name.endswith("_is_pad")}
+        pixels = {name: (batch[key] * 255.0).permute(0, 2, 3, 1) for name, key in cameras.items()}
+        images, views = arrange_views(domain, {n: squash(p, model.config.image_size) for n, p in pixels.items()})
+        tasks = batch.get("task") or [""] * len(images)
+        tasks = [tasks] * len(images) if isinstance(tasks, str) else list(tasks)
+        return {
+            "images": images,
+            "views": views,
+            "tokens": self._tokens(tasks).to(images.device),
+            "state": batch[OBS_STATE] if domain.state_dim else images.new_zeros(len(images), 0),
+            "domains": batch.get("domain_id", [self.config.domain] * len(images)),
+        }
+
+    def _tokens(self, tasks: Sequence[str]) -> Tensor:
+        if self._tokenize is None:
+            words, config = self.model.vlm.language.embed_tokens, self.model.config
+            self._tokenize = make_tokenizer(
+                config.tokenizer, config.text_tokens, words.num_embeddings, self.model.vlm.pad_token
+            )
+        return self._tokenize(tasks)
+
+    def _note_gradient(self, gradient: Tensor) -> None:
+        self._prompt_gradient = float(gradient.norm())
+
+
+def _robot_type(dataset_meta: Any) -> str:
+    """Return the dataset's robot type as the name of a domain. Raises ValueError if it has none."""
+    kind = getattr(dataset_meta, "robot_type", None)
+    if not kind:
+        raise ValueError("domain: the dataset names no robot type; give --policy.domain=<name of the robot>")
+    return re.sub(r"[^a-z0-9]+", "_", str(kind).lower()).strip("_")
+
+
+def _start(config: XvlaWbConfig, dataset_stats: dict[str, Any] | None) -> Xvla:
+    """Build the model of a saved configuration, of a checkpoint, or of a recipe, and add the dataset's robot."""
+    wishes = {name: getattr(config, name) for name in ("attention", "objective") if getattr(config, name) is not None}
+    if config.xvla:
+        model = Xvla(XvlaConfig.from_dict(config.xvla))
+    elif config.init_from is not None:
+        model = load_model(config.init_from)
+        model.config = replace(model.config, **wishes)
+    else:
+        domains = {config.domain: config.dataset_domain(FREE_ID if config.domain_id is None else config.domain_id)}
+        model = Xvla(replace(get_xvla_recipe(config.recipe, domains), **wishes))
+    known = model.config.domains.get(config.domain)
+    if known is None:
+        taken = {domain.id for domain in model.config.domains.values()}
+        free = next(i for i in range(FREE_ID, FREE_ID + len(taken) + 1) if i not in taken)
+        new = config.dataset_domain(free if config.domain_id is None else config.domain_id)
+        model.add_domain(config.domain, new, config.like, prompt_only=not _fits(model, config.like, new))
+    else:
+        wanted = config.dataset_domain(known.id)
+        if any(getattr(known, key) != getattr(wanted, key) for key in ("action_dim", "state_dim", "cameras")):
+            raise ValueError(
+                f"domain {config.domain!r}: the checkpoint has {known}, the dataset {wanted}; give --policy.domain "
+                "another name to add a robot"
+            )
+    if dataset_stats is not None and not config.xvla and (known is None or config.init_from is None):
+        head = model.domains[config.domain]
+        head.space.set_statistics(dataset_stats[ACTION]["mean"], dataset_stats[ACTION]["std"])
+        if head.domain.state_dim:
+            head.set_state_statistics(dataset_stats[OBS_STATE]["mean"], dataset_stats[OBS_STATE]["std"])
+    return model
+
+
+def _fits(model: Xvla, like: str | None, new: Domain) -> bool:
+    """Whether a new robot can start from another one's action layers, not only from its prompt."""
+    if like is None:
+        return False
+    source = model.domains[model.resolve(like)]
+    wide = make_action_space(new).width >= source.space.width and new.state_dim >= source.domain.state_dim
+    return source.domain.action == new.action and wide

@@ -1,0 +1,148 @@
+"""Shape of an X-VLA model and its table of robots. In: numbers from a recipe or config.json. Out: checked dataclasses.
+
+Standard library only: the command line imports it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+# Domain ids of the released weights (LeRobot's page and the table in the authors' datasets/domain_config.py).
+# Not stable upstream: that table has been renumbered since, so a checkpoint's own table always wins.
+PUBLISHED_IDS = {
+    "bridge": 0,
+    "rt1": 1,
+    "calvin": 2,
+    "libero": 3,
+    "widowx_air": 4,
+    "air_agilex_hq": 5,
+    "robotwin2": 6,
+    "robocasa_human": 7,
+    "vlabench": 8,
+    "agibot_challenge": 9,
+    "air_agilex": 10,
+    "robomind_franka": 11,
+    "robomind_ur": 12,
+    "droid_left": 13,
+    "droid_right": 14,
+    "agibot": 15,
+    "robomind_agilex": 16,
+    "robomind_franka_dual": 17,
+    "airbot": 18,
+}
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One robot (or one way of recording it): what its numbers mean.
+
+    Attributes:
+        id: number that datasets and clients name it by.
+        action: its action space, see wbvla.xvla.actions.
+        action_dim, state_dim: lengths of the dataset's `action` and `observation.state`; state_dim 0 = no state.
+        cameras: names of its views in order; the first is read together with the sentence.
+        action_width: entries the network predicts; None = as many as the action space needs. Released weights have 20.
+        masked_actions: entries of the whole-body action that this robot does not have: 0 in answers, not in the loss.
+    """
+
+    id: int
+    action: str
+    action_dim: int
+    state_dim: int
+    cameras: tuple[str, ...] = ("head",)
+    action_width: int | None = None
+    masked_actions: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, least in (("id", 0), ("action_dim", 1), ("state_dim", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"domain: {name}: got {value!r}, expected a whole number of at least {least}")
+        if not self.cameras or len(set(self.cameras)) != len(self.cameras):
+            raise ValueError(f"domain: cameras: got {self.cameras}, expected one or more different names")
+
+
+@dataclass(frozen=True)
+class XvlaConfig:
+    """Everything that decides the model's tensors. The defaults are the released size with Florence-2-large.
+
+    Attributes:
+        domains: the robots it knows, by name.
+        florence: Florence-2's configuration in transformers' format: {"vision_config": ..., "text_config": ...}.
+        image_size: side of the square images, pixels.
+        tokenizer: "words", or what transformers knows, see wbvla.xvla.tokens.
+        text_tokens: tokens a sentence is padded to; longer ones are an error.
+        chunk_steps: actions per chunk.
+        hidden_size, depth, heads, mlp_ratio: of the transformer.
+        prompt_tokens: length of a robot's soft prompt.
+        time_dim: size of the flow time's sinusoidal embedding.
+        max_tokens: learned positions; actions and context share them, prompts have none.
+        dropout: of attention and MLP in training.
+        objective: what the network predicts: the "clean" action (released weights) or the "velocity" of the flow.
+        attention: "bidirectional" (released weights), or "prefix": the context cannot see the actions, so that its
+            keys and values are computed once for all denoising steps.
+        mask_padding: hide padded words and missing cameras. False only for released weights, which were trained to
+            read padding as if it were there.
+        lora_rank: rank of the adapters on all linear layers; 0 = none.
+    """
+
+    domains: dict[str, Domain]
+    florence: dict[str, Any] = field(default_factory=dict)
+    tokenizer: str = "facebook/bart-large"
+    image_size: int = 224
+    text_tokens: int = 64
+    chunk_steps: int = 32
+    hidden_size: int = 1024
+    depth: int = 24
+    heads: int = 16
+    mlp_ratio: float = 4.0
+    prompt_tokens: int = 32
+    time_dim: int = 32
+    max_tokens: int = 512
+    dropout: float = 0.1
+    objective: Literal["clean", "velocity"] = "clean"
+    attention: Literal["bidirectional", "prefix"] = "bidirectional"
+    mask_padding: bool = True
+    lora_rank: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "text_tokens", "chunk_steps", "hidden_size", "depth", "heads", "prompt_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected at least 1")
+        if self.hidden_size % self.heads:
+            raise ValueError(f"hidden_size: got {self.hidden_size}, expected a multiple of heads ({self.heads})")
+        for name, choices in (("objective", ("clean", "velocity")), ("attention", ("bidirectional", "prefix"))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}: got {getattr(self, name)!r}, expected {' or '.join(choices)}")
+        if not self.domains:
+            raise ValueError("domains: got none, expected at least one robot")
+        owners: dict[int, str] = {}
+        for name, domain in self.domains.items():
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+                raise ValueError(f"domain {name!r}: expected lower-case letters, digits and underscores")
+            if domain.id in owners:
+                raise ValueError(f"domain {name!r}: id {domain.id} is taken by {owners[domain.id]!r}; choose another")
+            owners[domain.id] = name
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON types only."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> XvlaConfig:
+        """Read `to_dict`'s output, also after a trip through JSON. Raises ValueError naming a wrong key."""
+        wrong = sorted(values.keys() ^ {f.name for f in fields(cls)})
+        if wrong:
+            raise ValueError(f"xvla config: unknown or missing keys {', '.join(wrong)}; not of this version")
+        domains = {name: domain_from_dict(domain) for name, domain in values["domains"].items()}
+        return cls(**{**values, "domains": domains})
+
+
+def domain_from_dict(values: dict[str, Any]) -> Domain:
+    """Read a Domain from JSON values. Raises ValueError naming a wrong key."""
+    wrong = sorted(values.keys() ^ {f.name for f in fields(Domain)})
+    if wrong:
+        raise ValueError(f"domain: unknown or missing keys {', '.join(wrong)}; not of this version")
+    return Domain(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

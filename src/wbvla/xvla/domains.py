@@ -1,0 +1,85 @@
+"""What belongs to one robot: its soft prompt, its action layers, its action space and statistics.
+
+In: noisy actions, state and flow time of samples of one robot. Out: tokens, and predictions from tokens.
+Every robot has layers of its own widths, so nothing is padded, and adding, freezing or exchanging one never touches
+another. Released weights keep all robots in tables of one width; wbvla.xvla.released converts. Input columns are
+ordered action, state, time, as there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from wbvla.xvla.actions import STD_FLOOR, make_action_space
+from wbvla.xvla.config import Domain, XvlaConfig
+
+
+def embed_time(t_B: Tensor, dim: int) -> Tensor:
+    """Return (B, dim) cosines then sines of flow times in [0, 1], with frequencies from 1 down to nearly 1/100."""
+    half = dim // 2
+    frequencies = torch.exp(-math.log(100.0) * torch.arange(half, dtype=t_B.dtype, device=t_B.device) / half)
+    angles = t_B[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin(), angles.new_zeros(len(t_B), dim % 2)], dim=1)
+
+
+class DomainHead(nn.Module):
+    """One robot's share of the model: about 140 thousand numbers at the released size."""
+
+    def __init__(self, domain: Domain, config: XvlaConfig) -> None:
+        super().__init__()
+        self.domain, self.time_dim = domain, config.time_dim
+        self.space = make_action_space(domain)
+        inputs = self.space.width + domain.state_dim + config.time_dim
+        self.prompt = nn.Parameter(0.02 * torch.randn(config.prompt_tokens, config.hidden_size))
+        self.encoder = nn.Linear(inputs, config.hidden_size)
+        self.decoder = nn.Linear(config.hidden_size, self.space.width)
+        for layer in (self.encoder, self.decoder):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        self.register_buffer("state_mean", torch.zeros(domain.state_dim))
+        self.register_buffer("state_std", torch.ones(domain.state_dim))
+
+    def set_state_statistics(self, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> None:
+        """Take mean and standard deviation (S,) of the dataset's states. Raises ValueError if they do not fit."""
+        for name, values in (("mean", mean), ("std", std)):
+            vector = torch.as_tensor(values, dtype=torch.float32).flatten()
+            if len(vector) != self.domain.state_dim or not vector.isfinite().all():
+                raise ValueError(
+                    f"state {name}: got {len(vector)} numbers, expected {self.domain.state_dim} finite ones"
+                )
+            getattr(self, f"state_{name}").copy_(vector.clamp_min(STD_FLOOR) if name == "std" else vector)
+
+    def encode(self, noisy: Tensor, state: Tensor, t: Tensor) -> Tensor:
+        """Return action tokens (B, T, H) of noisy actions (B, T, W), states (B, S) and times (B,)."""
+        noisy, state = self.space.hide(noisy, (state - self.state_mean) / self.state_std)
+        beside = torch.cat([state, embed_time(t, self.time_dim)], dim=1)
+        return self.encoder(torch.cat([noisy, beside.unsqueeze(1).expand(-1, noisy.shape[1], -1)], dim=-1))
+
+    @torch.no_grad()
+    def copy_from(self, other: DomainHead) -> None:
+        """Start from another robot's layers. Its action and state entries come first in ours, ours may have more.
+
+        Entries that only this robot has start without influence: the same inputs give the same answers.
+
+        Raises:
+            ValueError: the other robot has more entries.
+        """
+        ours, theirs = self._widths(), other._widths()
+        if any(have < want for have, want in zip(ours, theirs)):
+            raise ValueError(f"copy a head: got widths {ours} (action, state, time), expected at least {theirs}")
+        self.prompt.copy_(other.prompt)
+        self.encoder.weight.zero_()
+        for mine, his in zip(self.encoder.weight.split(ours, 1), other.encoder.weight.split(theirs, 1)):
+            mine[:, : his.shape[1]] = his
+        self.encoder.bias.copy_(other.encoder.bias)
+        self.decoder.weight.zero_()
+        self.decoder.bias.zero_()
+        self.decoder.weight[: theirs[0]] = other.decoder.weight
+        self.decoder.bias[: theirs[0]] = other.decoder.bias
+
+    def _widths(self) -> list[int]:
+        return [self.space.width, self.domain.state_dim, self.time_dim]

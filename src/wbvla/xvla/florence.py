@@ -1,0 +1,84 @@
+"""Florence-2 as the eyes and ears of X-VLA. In: views and words. Out: tokens for the transformer.
+
+Shape letters: B batch, V views, L words, P tokens per view, D encoder width. The first view is read together with the
+sentence, the others bypass the language encoder (X-VLA, section 3). Built from transformers' parts; its decoder is not
+needed.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from wbvla.xvla.config import XvlaConfig
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Seen(NamedTuple):
+    """Tokens of sentence and first view (B, P + L, D), of other views (B, (V - 1) P, D); where they are real."""
+
+    primary: Tensor
+    others: Tensor
+    primary_there: Tensor
+    others_there: Tensor
+
+
+class FlorenceEncoder(nn.Module):
+    """DaViT and its projector on every view, BART's encoder on the first view and the sentence."""
+
+    def __init__(self, config: XvlaConfig) -> None:
+        super().__init__()
+        from transformers import Florence2Config, Florence2Model
+
+        if {"vision_config", "text_config"} - config.florence.keys():
+            raise ValueError("florence: got no vision_config and text_config, expected those of a Florence-2 model")
+        values = copy.deepcopy(config.florence)  # transformers changes what it is given
+        values["text_config"] |= {"decoder_layers": 0}  # built by transformers, used by nobody
+        whole = Florence2Model(Florence2Config(**values))
+        self.vision_tower, self.projector = whole.vision_tower, whole.multi_modal_projector
+        self.language = whole.language_model.encoder
+        self.width = whole.config.vision_config.projection_dim
+        self.pad_token = whole.config.text_config.pad_token_id
+        self.size, self.text_tokens, self.mask_padding = config.image_size, config.text_tokens, config.mask_padding
+        for name, value in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
+            self.register_buffer(name, torch.tensor(value).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor, views: Tensor | None, tokens: Tensor) -> Seen:
+        """Encode (B, V, size, size, 3) RGB images of 0..255, (B, V) bool views that are there, (B, L) words.
+
+        Raises:
+            ValueError: a shape does not fit, a sentence is too long, or not one view is there.
+        """
+        b, v = images.shape[:2]
+        if images.shape[2:] != (self.size, self.size, 3):
+            raise ValueError(f"images: got {tuple(images.shape)}, expected (B, V, {self.size}, {self.size}, 3)")
+        if tokens.shape[1] > self.text_tokens:
+            raise ValueError(f"sentence: got {tokens.shape[1]} tokens, expected at most {self.text_tokens}; shorten it")
+        words = tokens.new_full((b, self.text_tokens), self.pad_token)
+        words[:, : tokens.shape[1]] = tokens
+        views = torch.ones((b, v), dtype=torch.bool, device=images.device) if views is None else views.bool()
+        features = self._see(images, views)
+        heard = self.language.embed_tokens(words)
+        per_view = features.shape[2]
+        seen = views.unsqueeze(-1).expand(-1, -1, per_view)
+        primary_there = torch.cat([seen[:, 0], words != self.pad_token], dim=1)
+        if not self.mask_padding:
+            primary_there, seen = torch.ones_like(primary_there), torch.ones_like(seen)
+        primary = torch.cat([features[:, 0], heard], dim=1)
+        read = self.language(inputs_embeds=primary, attention_mask=primary_there.long()).last_hidden_state
+        return Seen(read, features[:, 1:].flatten(1, 2), primary_there, seen[:, 1:].flatten(1))
+
+    def _see(self, images: Tensor, views: Tensor) -> Tensor:
+        """Return tokens (B, V, P, D), zeros for views that are not there."""
+        there = images[views]
+        if not len(there):
+            raise ValueError("images: got no view that is there, expected at least one")
+        pixels = (there.permute(0, 3, 1, 2).float() / 255.0 - self.mean) / self.std
+        found = self.projector(self.vision_tower(pixels).last_hidden_state)
+        features = found.new_zeros(*views.shape, *found.shape[1:])
+        features[views] = found
+        return features

@@ -1,0 +1,83 @@
+"""Prompt packs: one robot in one small file. In: a model and a robot's name. Out: a file, and back into another model.
+
+A pack is a safetensors file: prompt, action layers and statistics, with the domain as JSON in its header. At the
+released size it takes about half a megabyte. It fits the trunk it was trained with and no other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from wbvla.data.durable import sync
+from wbvla.xvla.config import domain_from_dict
+from wbvla.xvla.domains import DomainHead
+from wbvla.xvla.model import Xvla
+from wbvla.xvla.released import fill
+
+KIND = "wbvla-xvla-pack"
+
+
+def trunk_id(model: Xvla) -> str:
+    """Name the weights that robots share: 16 hexadecimal digits from their one-dimensional tensors and adapters.
+
+    Any training step of the shared weights moves some of those, and hashing them takes milliseconds.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if (tensor.ndim == 1 or "lora_" in name) and not name.startswith("domains."):
+            digest.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def export_pack(path: str | Path, model: Xvla, domain: str | int) -> None:
+    """Write one robot's pack. Raises ValueError if the robot is unknown."""
+    path, name = Path(path), model.resolve(domain)
+    head = model.domains[name]
+    header = {"kind": KIND, "name": name, "trunk": trunk_id(model), "domain": vars(head.domain)}
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in head.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    save_file(tensors, temporary, {"wbvla": json.dumps(header)})
+    sync(temporary)
+    os.replace(temporary, path)
+
+
+def import_pack(path: str | Path, model: Xvla) -> str:
+    """Put a pack's robot into a model and return its name; a robot of the same name and domain is replaced.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: not a pack, made for another trunk, its name or id is another robot's, or its tensors do not fit.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no prompt pack at {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            header = json.loads((file.metadata() or {})["wbvla"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+        if header["kind"] != KIND:
+            raise KeyError("kind")
+        name, domain, trunk = header["name"], domain_from_dict(header["domain"]), header["trunk"]
+    except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: not a prompt pack ({error}); export one with export_pack") from None
+    if trunk != trunk_id(model):
+        raise ValueError(f"{path}: made for trunk {trunk}, got a model with trunk {trunk_id(model)}; export it again")
+    if model.config.domains.get(name, domain) != domain:
+        raise ValueError(f"{path}: its robot {name!r} has other numbers than the model's {name!r}; rename one of them")
+    head = DomainHead(domain, model.config)
+    fill(head, tensors)
+    if any(not tensor.isfinite().all() for tensor in tensors.values()):
+        raise ValueError(f"{path}: holds numbers that are not finite; train it again")
+    if name not in model.domains:
+        model.add_domain(name, domain)
+    with torch.no_grad():
+        model.domains[name].load_state_dict(head.state_dict())
+    return name
