@@ -6,6 +6,7 @@ threads (wbvla.lmo.cpu_engine) or MuJoCo-Warp (wbvla.lmo.mjlab_engine).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import replace
 
 import mujoco
@@ -46,7 +47,7 @@ NOISE = {
 }  # fmt: skip
 
 
-class LegsTask(Worlds):
+class LegsTask(Worlds, ABC):
     """n worlds of one robot.
 
     With `training=False` nothing is randomised or reset, and the caller sets the commands.
@@ -64,17 +65,17 @@ class LegsTask(Worlds):
         self._build(seed, threads)
         self._begin()
 
+    @abstractmethod
     def _build(self, seed: int, threads: int) -> None:
         """Make the random generator, the models and the arrays of the physics."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _physics(self) -> None:
         """Advance the physics by 20 ms under `_control`; fill `state` and `_sensors`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def set_harness(self, strength: float) -> None:
         """Set the assist forces, 0 to 1, and the damping of the pelvis' rotation that goes with them."""
-        raise NotImplementedError
 
     def _variants(self, rng: np.random.Generator | None) -> list[mujoco.MjModel]:
         models = model_variants(self.robot, self.config, rng)
