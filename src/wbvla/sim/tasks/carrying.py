@@ -5,6 +5,7 @@ In: plant, names of the scene's parts. Out: `CarryState`, verdicts on the sequen
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import mujoco
@@ -116,7 +117,7 @@ class StateReader:
         return min(box_gap(model, data, palm, part) for part in (self._box, ledge))
 
 
-class CarryRules:
+class CarryRules(ABC):
     """The subgoals in their order; a task's own rules say when its object is placed.
 
     - approach: the pelvis is within 0.6 m of the object on the floor plane and turned to it within 0.5 rad.
@@ -134,9 +135,9 @@ class CarryRules:
         self._held_s = {"grasp": 0.0, "lift": 0.0, "release": 0.0}
         self._fallen = self._dropped = False
 
+    @abstractmethod
     def placed(self, state: CarryState) -> bool:
         """Return whether the object rests where the task wants it."""
-        raise NotImplementedError
 
     def judge(self, state: CarryState) -> Outcome:
         """Return the verdict after this state; call once per 50 Hz tick."""
