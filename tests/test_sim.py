@@ -107,7 +107,18 @@ def test_only_contact_can_move_the_cart(blind_env):
     moved = {model.joint(int(i)).name for i in model.actuator_trnid[:, 0]}
     assert not moved & {"cart_x", "cart_y", "cart_yaw"}
     assert (model.geom_friction[model.geom_contype > 0] <= [1.0, 0.05, 0.01]).all()
-    assert model.body_subtreemass[model.body("cart").id] == pytest.approx(50.0)
+    assert (model.dof_damping[model.joint("cart_x").dofadr[0] :] == 0).all()
+
+
+@pytest.mark.parametrize("kg, rolling_N", [(50.0, 10.0), (80.0, 22.0)])
+def test_the_cart_weighs_and_resists_as_drawn(blind_env, kg, rolling_N):
+    blind_env.reset(0, cart_kg=kg, rolling_N=rolling_N, load_height_m=0.3)
+    model, cart = blind_env.plant.model, blind_env.plant.model.body("cart").id
+    assert model.body_subtreemass[cart] == pytest.approx(kg)
+    assert model.dof_M0[model.joint("cart_x").dofadr[0]] == pytest.approx(kg)
+    assert abs(push_cart(blind_env.plant, rolling_N - 1.0, 50)[0]) < 0.005
+    moved = push_cart(blind_env.plant, rolling_N + 10.0, 50)[0]
+    assert moved == pytest.approx(0.5 * 10.0 / kg, rel=0.1), "half a t squared, t = 1 s"
 
 
 def push_cart(plant, force_n, ticks):
@@ -119,11 +130,8 @@ def push_cart(plant, force_n, ticks):
     return [float(plant.data.joint(f"cart_{a}").qpos[0]) for a in ("x", "y", "yaw")]
 
 
-def test_a_cart_at_rest_stays_and_rolls_only_above_its_resistance(blind_env):
-    plant = blind_env.plant
-    assert np.abs(push_cart(plant, 0.0, 50)).max() < 1e-9
-    assert abs(push_cart(plant, 6.0, 50)[0]) < 0.005
-    assert push_cart(plant, 20.0, 50)[0] > 0.03
+def test_a_cart_at_rest_stays(blind_env):
+    assert np.abs(push_cart(blind_env.plant, 0.0, 50)).max() < 1e-9
 
 
 def test_moving_the_cart_away_changes_nothing_in_the_state(blind_env):
@@ -202,7 +210,7 @@ def test_gymnasium_sees_the_same_episode(env):
     assert np.array_equal(observation["image"], direct.image) and np.array_equal(observation["state"], direct.state)
     assert wrapped.observation_space.contains(observation)
     observation, reward, ended, cut, info = wrapped.step(env.applied)
-    assert reward == 0.0 and not ended and not cut and info["subgoals"] == {"grab": False, "push": False}
+    assert reward == 0.0 and not ended and not cut and not any(info["subgoals"].values())
     assert wrapped.render().shape == (360, 480, 3)
 
 

@@ -33,7 +33,7 @@ class ClipSettings:
     size: int
     robot: str = "g1"
     task: str = "cart-pushing"
-    version: int = 2
+    version: int = 3
 
 
 def run_clips(
