@@ -11,7 +11,7 @@ import pytest
 from wbvla.robots import get_robot
 from wbvla.sim.body import ARM_RATE_RAD_S, WholeBodySim
 from wbvla.sim.env import TaskEnv
-from wbvla.sim.plant import STEPS_PER_TICK, TICK_S, Plant
+from wbvla.sim.plant import TICK_S, Plant
 from wbvla.sim.seeds import SPLITS, seeds_for
 from wbvla.sim.tasks import get_task
 from wbvla.types import ARM, FLAGS, ArmTarget, LocoCommand
@@ -131,7 +131,7 @@ def push_cart(plant, force_n, ticks):
 
 
 def test_a_cart_at_rest_stays(blind_env):
-    assert np.abs(push_cart(blind_env.plant, 0.0, 50)).max() < 1e-9
+    assert np.abs(push_cart(blind_env.plant, 0.0, 250)).max() < 1e-9
 
 
 def test_moving_the_cart_away_changes_nothing_in_the_state(blind_env):
@@ -191,7 +191,7 @@ def test_the_legs_act_one_tick_late():
         body.tick(rest, LocoCommand())
         got.append(round(float(plant.data.ctrl[0] - StandStill().target[0]), 6))
     assert got == [0.0, 0.001, 0.002, 0.003]
-    assert plant.data.time == pytest.approx(4 * STEPS_PER_TICK * 0.005)
+    assert plant.data.time == pytest.approx(4 * TICK_S)
 
 
 def test_unknown_task_names_the_known_ones():

@@ -161,25 +161,22 @@ def test_the_hands_reach_a_handle_of_any_height():
 
 
 def demonstrate(task, seed):
-    """One episode of the operator on the shipped legs: verdict, actions as applied, deepest penetration in m.
-
-    The soles' small spheres sink into the floor with every step: that is the legs' contact model, not the task's.
-    """
+    """One episode of the operator on the shipped legs: verdict, actions as applied, deepest penetration in m."""
     env = TaskEnv(task, image_size=0, controller=shipped())
     operator = get_operator(env.task, env.robot, np.random.default_rng(0))
     env.reset(seed)
     operator.reset(np.random.default_rng(seed))
-    info, actions, deepest = env.info(), [], 0.0
-    floor = env.plant.model.geom("floor").id
-    while not info["done"]:
+    actions, deepest = [], 0.0
+    while not env.info()["done"]:
         actions.append(operator.act(env.privileged()).to_vector())
-        _, info = env.step(actions[-1])
-        deepest = max([deepest, *(-c.dist for c in env.plant.data.contact if floor not in c.geom)])
-    return info, np.array(actions), deepest
+        for _ in range(2 + len(actions) % 2):
+            env.tick(actions[-1])
+            deepest = max([deepest, *(-c.dist for c in env.plant.data.contact)])
+    return env.info(), np.array(actions), deepest
 
 
-@pytest.mark.parametrize("task", ["box-loading", "bag-packing"])
-def test_operator_carries_on_its_shipped_legs_as_a_human_could(task):
+@pytest.mark.parametrize("task", TASKS)
+def test_operator_succeeds_on_its_shipped_legs_as_a_human_could(task):
     info, actions, deepest = demonstrate(task, seeds_for("validation", 1)[0])
     assert info["success"], info
     assert all(info["subgoals"].values())
@@ -187,7 +184,7 @@ def test_operator_carries_on_its_shipped_legs_as_a_human_could(task):
     for flag in range(16, 19):
         assert_dwells(actions[:, flag].tolist())
     assert np.abs(np.diff(actions[:, :14], axis=0)).max() <= 1.5 * PERIOD_S + 1e-6
-    assert np.ptp(actions[:, 19]) > 0.1, "it squats"
+    assert task == "cart-pushing" or np.ptp(actions[:, 19]) > 0.1, "it squats"
 
 
 @pytest.mark.slow
