@@ -160,27 +160,48 @@ def test_the_hands_reach_a_handle_of_any_height():
         operator.act(replace(START, handle_m=height_m))
 
 
+def in_view(plant, points_m):
+    """Which points (N, 3) the head camera has in its picture now; what may stand before them does not count."""
+    mujoco.mj_camlight(plant.model, plant.data)
+    camera = plant.data.cam("head")
+    right, up, back = ((points_m - camera.xpos) @ camera.xmat.reshape(3, 3)).T
+    edge = -back * np.tan(np.radians(plant.model.cam("head").fovy[0] / 2))
+    return (back < 0) & (np.abs(right) < edge) & (np.abs(up) < edge)
+
+
 def demonstrate(task, seed):
-    """One episode of the operator on the shipped legs: verdict, actions as applied, deepest penetration in m."""
+    """One episode of the operator on the shipped legs.
+
+    Returns:
+        verdict, actions as applied, deepest penetration in m, and (n, 4): subgoals reached by the end of each step,
+        whether object or handle, left palm and right palm are in view.
+    """
     env = TaskEnv(task, image_size=0, controller=shipped())
     operator = get_operator(env.task, env.robot, np.random.default_rng(0))
     env.reset(seed)
     operator.reset(np.random.default_rng(seed))
-    actions, deepest = [], 0.0
+    actions, deepest, views = [], 0.0, []
     while not env.info()["done"]:
         actions.append(operator.act(env.privileged()).to_vector())
         for _ in range(2 + len(actions) % 2):
             env.tick(actions[-1])
             deepest = max([deepest, *(-c.dist for c in env.plant.data.contact)])
-    return env.info(), np.array(actions), deepest
+        state = env.privileged()
+        thing = [*state.cart_m, state.handle_m] if task == "cart-pushing" else state.object_m
+        views.append([sum(env.info()["subgoals"].values()), *in_view(env.plant, np.vstack([thing, state.palm_m]))])
+    return env.info(), np.array(actions), deepest, np.array(views)
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_operator_succeeds_on_its_shipped_legs_as_a_human_could(task):
-    info, actions, deepest = demonstrate(task, seeds_for("validation", 1)[0])
+    info, actions, deepest, views = demonstrate(task, seeds_for("validation", 1)[0])
     assert info["success"], info
     assert all(info["subgoals"].values())
     assert deepest < 0.005
+    approached, grasped = views[:, 0] >= 1, views[:, 0] >= 2
+    handled = grasped & (views[:, 0] < len(info["subgoals"]) - 1)
+    assert views[approached, 1].all(), "object or handle is seen from the approach on"
+    assert handled.any() and views[handled, 2:].all(), "hands are seen from the grasp until it is put down"
     for flag in range(16, 19):
         assert_dwells(actions[:, flag].tolist())
     assert np.abs(np.diff(actions[:, :14], axis=0)).max() <= 1.5 * PERIOD_S + 1e-6
