@@ -83,7 +83,7 @@ class CarryOperator:
         stand = self._grasp_stand(state)
         if self._walker.at(*stand, AT_M, AT_RAD):
             self._enter("squat")
-        return stand, self.robot.nominal_height_m, self._apart(), False
+        return stand, self.robot.nominal_height_m, self._apart(state), False
 
     def _squat(self, state: CarryState) -> Aims:
         """Hands above both sides of the object."""
@@ -213,8 +213,10 @@ class CarryOperator:
         """The nearest pelvis height that these legs can take."""
         return float(np.clip(height_m, self._lowest_m, self.robot.nominal_height_m))
 
-    def _apart(self) -> np.ndarray:
+    def _apart(self, state: CarryState) -> np.ndarray:
+        """Palms on the way there, above the object's top: whoever is bumped into must not knock it over."""
         x, y, z = RAISED_M
+        z = max(z, state.object_m[2] + state.object_half_m[2] + 2 * HOVER_M - self.robot.nominal_height_m)
         return np.array([[x, y, z], [x, -y, z]])
 
     def _beside(self, state: CarryState, clear_m: float) -> np.ndarray:
