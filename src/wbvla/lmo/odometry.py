@@ -1,7 +1,8 @@
-"""Leg odometry: joint angles and speeds, gyroscope and gravity in; velocity and place of the pelvis out.
+"""Leg odometry: joint angles and speeds, gyroscope and gravity in; velocity, place and height of the pelvis out.
 
 The foot that is lower along gravity is taken to stand still; both share the vote when they are level. The place is
-kept as what is missing to where the reference velocity leads: legs that see it do not drift.
+kept as what is missing to where the reference velocity leads: legs that see it do not drift. What is missing to the
+reference height is made good the same way.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class OdometryConfig:
         velocity_filter: share of the new sample in the velocity.
         error_m, error_rad: bounds of the pose error: a robot that was carried off does not run after its old place.
         steer_per_s: share of the pose error that the reference velocity makes good a second. At most `STEER`.
+        lift_per_s: share of the missing height that is added to the reference height a second. At most `LIFT_M`.
     """
 
     level_m: float = 0.002
@@ -32,10 +34,12 @@ class OdometryConfig:
     error_m: float = 0.3
     error_rad: float = 0.4
     steer_per_s: float = 0.0
+    lift_per_s: float = 0.0
 
 
 DRIFT_FILTER = 0.03  # a time constant of 0.7 s
 STEER = np.array([0.15, 0.15, 0.3])  # m/s, m/s, rad/s
+LIFT_M = 0.1
 
 
 def base_velocity(
@@ -51,6 +55,12 @@ def base_velocity(
     depth = xp.einsum("nfi,ni->nf", foot_pos, gravity)
     left = 1.0 / (1.0 + xp.exp(xp.clip((depth[:, 1] - depth[:, 0]) / level_m, -30, 30)))
     return left[:, None] * of_foot[:, 0] + (1 - left)[:, None] * of_foot[:, 1]
+
+
+def pelvis_height(foot_pos: np.ndarray, gravity: np.ndarray) -> np.ndarray:
+    """Return the height of the pelvis above the lower foot, (n,), m. foot_pos: (n, 2, 3), gravity: (n, 3)."""
+    xp = namespace(gravity)
+    return xp.amax(xp.einsum("nfi,ni->nf", foot_pos, gravity), axis=1)
 
 
 def pose_error(
@@ -83,13 +93,20 @@ class Odometry:
         self.config, self.xp = config, xp
         self.velocity, self.error = xp.zeros((n, 3)), xp.zeros((n, 3))
         self.drift = xp.zeros((n, 3))  # velocity over most of a stride: a gait's own sway is not in it
+        self.lift = xp.zeros(n)  # added to the reference height, m
 
     def reset(self, worlds: np.ndarray) -> None:
         """Start at rest in the right place (bool mask or indices)."""
-        self.velocity[worlds], self.error[worlds], self.drift[worlds] = 0.0, 0.0, 0.0
+        self.velocity[worlds], self.error[worlds], self.drift[worlds], self.lift[worlds] = 0.0, 0.0, 0.0, 0.0
 
-    def step(self, sample: np.ndarray, gyro: np.ndarray, gravity: np.ndarray, v_ref: np.ndarray) -> None:
-        """Advance by 20 ms. sample: (n, 3) of `base_velocity`; gyro, gravity: (n, 3), pelvis frame; v_ref: (n, 3)."""
+    def step(
+        self, sample: np.ndarray, gyro: np.ndarray, gravity: np.ndarray, v_ref: np.ndarray, missing_m: np.ndarray
+    ) -> None:
+        """Advance by 20 ms.
+
+        sample: (n, 3) of `base_velocity`; gyro, gravity: (n, 3), pelvis frame; v_ref: (n, 3); missing_m: (n,)
+        reference height minus `pelvis_height`.
+        """
         self.velocity = self.velocity + self.config.velocity_filter * (sample - self.velocity)
         self.drift = self.drift + DRIFT_FILTER * (self.velocity - self.drift)
         xp, up = self.xp, -gravity
@@ -98,11 +115,16 @@ class Odometry:
         aside = xp.cross(up, ahead)
         velocity = xp.stack([(self.velocity * ahead).sum(1), (self.velocity * aside).sum(1)], axis=1)
         self.error = pose_error(self.error, v_ref, velocity, (gyro * up).sum(1), self.config)
+        self.lift = xp.clip(self.lift + STEP_S * self.config.lift_per_s * missing_m, -LIFT_M, LIFT_M)
 
     def steer(self, v_ref: np.ndarray) -> np.ndarray:
         """Return the reference velocity (n, 3) plus what leads back to the right place."""
         limit = self.xp.array(STEER)
         return v_ref + self.xp.clip(self.config.steer_per_s * self.error, -limit, limit)
+
+    def raised(self, height_ref: np.ndarray) -> np.ndarray:
+        """Return the reference height (n,) plus what makes good the missing height."""
+        return height_ref + self.lift
 
 
 class LegKinematics:

@@ -17,7 +17,7 @@ from wbvla.lmo.arm_clips import arm_motion
 from wbvla.lmo.command import STEP_S, CommandShaper, feedforward, is_disturbed
 from wbvla.lmo.latent import LatentIntent
 from wbvla.lmo.observation import History, actor_observation, layout
-from wbvla.lmo.odometry import LegKinematics, Odometry, base_velocity, pose_error
+from wbvla.lmo.odometry import LegKinematics, Odometry, base_velocity, pelvis_height, pose_error
 from wbvla.lmo.randomisation import Disturbance, command_sample, model_variants
 from wbvla.lmo.rewards import CONTACT_M, Step, rewards
 from wbvla.lmo.terrain import CELLS
@@ -38,11 +38,11 @@ WORLD = ("state", "_sensors", "flags", "height", "command_left", "episode_steps"
 PARTS = {
     "shaper": ("goal", "sbar", "v_ref", "height_ref", "phase", "alarm"),
     "disturbance": ("left", "share", "shove", "shove_left"),
-    "odometry": ("velocity", "drift", "error"),
+    "odometry": ("velocity", "drift", "error", "lift"),
     "history": ("frames",),
 }
 NOISE = {
-    "base_velocity": 0.1, "gyro": 0.15, "gravity": 0.03, "q": 0.01, "dq": 0.5,
+    "base_velocity": 0.1, "height": 0.01, "gyro": 0.15, "gravity": 0.03, "q": 0.01, "dq": 0.5,
     "quaternion": 0.01, "accelerometer": 0.5, "foot_contacts": 0.0,
 }  # fmt: skip
 
@@ -136,7 +136,7 @@ class LegsTask(Worlds, ABC):
     @property
     def opened(self) -> np.ndarray:
         """Share of arm motion, heights and start poses, (n,): all from level 0.5 on, above it only pushes grow."""
-        return self.xp.clip(2 * self.level, 0, 1) if self.training else self.level
+        return self.xp.clip(2 * self.level, self.config.opened, 1) if self.training else self.level
 
     def reset(self, mask: np.ndarray) -> None:
         """Start new episodes in the masked worlds."""
@@ -215,8 +215,8 @@ class LegsTask(Worlds, ABC):
         self.shaper.step(self.flags, self.height, self.disturbed)
         targets = self.default[: self.robot.n_lmo] + self.config.action_scale_rad * self.actions[0]
         targets[:, :12] += feedforward(
-            self.shaper.swing(), self.shaper.height_ref, self.robot.nominal_height_m, self.robot.leg_m,
-            self.config.lift_rad,
+            self.shaper.swing(), self.odometry.raised(self.shaper.height_ref), self.robot.nominal_height_m,
+            self.robot.leg_m, self.config.lift_rad,
         )  # fmt: skip
         applied = self.xp.where(self.delayed[:, None], self.targets, targets)
         self.targets = targets
@@ -337,18 +337,20 @@ class LegsTask(Worlds, ABC):
             fresh[:, None], 0.0, base_velocity(feet, feet_vel, gyro, gravity, self.odometry.config.level_m)
         )
         q, dq = self.xp.copy(self.qpos[:, 7:]), self.xp.copy(self.qvel[:, 6:])
-        now = {"base_velocity": velocity, "gyro": gyro, "gravity": gravity, "q": q, "dq": dq}
+        height = self.xp.where(fresh, self.shaper.height_ref, pelvis_height(feet, gravity))[:, None]
+        now = {"base_velocity": velocity, "height": height, "gyro": gyro, "gravity": gravity, "q": q, "dq": dq}
         now |= self._rarely_measured(fresh)
         late = (self.lagged & ~fresh)[:, None]
         seen = {name: self.xp.where(late, self.measured.get(name, value), value) for name, value in now.items()}
         self.measured = now
         seen = {name: noisy(name, value) for name, value in seen.items()}
-        self.odometry.step(seen.pop("base_velocity"), seen["gyro"], seen["gravity"], self.shaper.v_ref)
+        missing_m = self.shaper.height_ref - seen.pop("height")[:, 0]
+        self.odometry.step(seen.pop("base_velocity"), seen["gyro"], seen["gravity"], self.shaper.v_ref, missing_m)
         self.disturbed = is_disturbed(self.odometry, seen["gravity"])
         terms = {
             "flags": self.flags,
             "v_ref": self.odometry.steer(self.shaper.v_ref),
-            "height_ref": self.shaper.height_ref[:, None],
+            "height_ref": self.odometry.raised(self.shaper.height_ref)[:, None],
             "base_velocity": self.odometry.velocity,
             "pose_error": self.odometry.error,
             **seen,

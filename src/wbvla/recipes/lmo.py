@@ -59,6 +59,9 @@ class LmoConfig:
         physics_s, substeps: integration step and steps per 20 ms control step.
         action_scale_rad: joint offset per unit of action. lift_rad: hip lift of the swing feed-forward.
         heights_m: range of commanded heights. nominal_share: share of commands at the nominal height.
+        mixed_share: share of commands that are any of the 27 sets of flags; the others stand or move along one axis.
+        opened: least share of arm motion, heights and start poses, in worlds of level 0.
+        collisions: "feet" against the floor only, or "full": links against links too.
         variants: compiled model variants for randomisation of friction, masses, gains.
         friction: range of the feet's sliding friction. softness_s: range of their contacts' time constant.
         torso_kg, wrist_kg: ranges of added mass; the first variants get a small share of it, the last all.
@@ -88,6 +91,9 @@ class LmoConfig:
     lift_rad: float = 0.3
     heights_m: tuple[float, float] = (0.45, 0.76)
     nominal_share: float = 0.5
+    mixed_share: float = 0.16
+    opened: float = 0.0
+    collisions: str = "feet"
     variants: int = 16
     friction: tuple[float, float] = (0.4, 1.2)
     softness_s: tuple[float, float] = (0.02, 0.03)
@@ -109,7 +115,7 @@ class LmoConfig:
     slowest: float = 0.5
     terms: tuple[str, ...] = STANDARD
     history: int = 1
-    odometry: OdometryConfig = OdometryConfig(steer_per_s=0.8)
+    odometry: OdometryConfig = OdometryConfig(steer_per_s=0.8, lift_per_s=0.5)
     rewards: tuple[tuple[str, float], ...] = REWARDS
     episode_s: float = 20.0
     harness: bool = True
@@ -149,6 +155,9 @@ def lmo_g1_stage2() -> LmoConfig:
         hand_force_n=45.0,
         redraw_s=(1.5, 5.0),
         reversals=0.25,
+        mixed_share=0.5,
+        opened=1.0,
+        collisions="full",
         harness=False,
         initial_std=0.25,
     )
