@@ -115,7 +115,7 @@ class LmoConfig:
     slowest: float = 0.5
     terms: tuple[str, ...] = STANDARD
     history: int = 1
-    odometry: OdometryConfig = OdometryConfig(steer_per_s=0.8, lift_per_s=0.5)
+    odometry: OdometryConfig = OdometryConfig(steer_per_s=0.8, lift_per_s=0.25)
     rewards: tuple[tuple[str, float], ...] = REWARDS
     episode_s: float = 20.0
     harness: bool = True
@@ -155,6 +155,7 @@ def lmo_g1_stage2() -> LmoConfig:
         hand_force_n=45.0,
         redraw_s=(1.5, 5.0),
         reversals=0.25,
+        nominal_share=0.3,
         mixed_share=0.5,
         opened=1.0,
         collisions="full",
