@@ -12,7 +12,7 @@ REWARDS = (
     ("track_xy", 2.5), ("track_xy_wide", 1.0), ("track_yaw", 1.5), ("track_yaw_wide", 1.0),
     ("track_height", 0.8), ("height_error", -12.0), ("drift_xy", 2.0), ("drift_yaw", 1.0),
     ("place_xy", 3.0), ("place_error", -8.0), ("place_yaw", 1.5),
-    ("upright", -3.0), ("torso_upright", -2.0), ("torso_oscillation", -0.05), ("torso_yaw_oscillation", -0.15),
+    ("upright", -8.0), ("torso_upright", -2.0), ("torso_oscillation", -0.05), ("torso_yaw_oscillation", -0.15),
     ("roll_pitch_rate", -0.08), ("vertical_velocity", -1.0),
     ("contact_schedule", 0.25), ("swing_height", -30.0), ("foot_slip", -0.4), ("foot_flat", -1.0),
     ("foot_parallel", -0.4), ("feet_too_close", -6.0), ("feet_too_wide", -2.0),
