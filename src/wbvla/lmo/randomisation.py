@@ -81,6 +81,19 @@ def model_variants(robot: Robot, config: LmoConfig, rng: np.random.Generator | N
     return models
 
 
+def variant_facts(robot: Robot, models: list[mujoco.MjModel]) -> np.ndarray:
+    """Return what the critic is told of each model, about 1 each: the feet's friction, mass added to torso and hands.
+
+    Shape (variants, 4).
+    """
+    bodies = ("torso_link", *(palm.body for palm in robot.palms))
+    foot = next(g for g in range(models[0].ngeom) if "foot" in models[0].geom(g).name)
+    nominal = np.array([models[0].body(b).mass[0] for b in bodies])
+    masses = np.array([[m.body(b).mass[0] for b in bodies] for m in models])
+    friction = np.array([m.geom_friction[foot, 0] for m in models])
+    return np.column_stack([friction, (masses - nominal) / 2])
+
+
 def command_sample(rng: np.random.Generator, level: np.ndarray, config: LmoConfig, nominal_m: float):
     """Draw k commands for worlds of levels (k,): flags (k, 3) and heights (k,), the farther from nominal the higher.
 

@@ -18,7 +18,7 @@ from wbvla.lmo.command import STEP_S, CommandShaper, feedforward, is_disturbed
 from wbvla.lmo.latent import LatentIntent
 from wbvla.lmo.observation import History, actor_observation, layout
 from wbvla.lmo.odometry import LegKinematics, Odometry, base_velocity, pelvis_height, pose_error
-from wbvla.lmo.randomisation import Disturbance, command_sample, model_variants
+from wbvla.lmo.randomisation import Disturbance, command_sample, model_variants, variant_facts
 from wbvla.lmo.rewards import CONTACT_M, Step, rewards
 from wbvla.lmo.terrain import CELLS
 from wbvla.lmo.worlds import Worlds, in_pelvis_frame
@@ -123,6 +123,7 @@ class LegsTask(Worlds, ABC):
         self._reliefs = np.stack(
             [m.hfield_data.reshape(CELLS, CELLS) for m in self.models if config.roughness_m] or [0]
         )
+        self._body = xp.array(variant_facts(robot, self.models))[xp.arange(worlds) % len(self.models)]
         self.rows: dict[str, np.ndarray] = {}  # mean of each reward row over the worlds
         self.parts = PARTS | {"arms": self.arms.STATE}
         if self.actuator is not None:
@@ -368,10 +369,17 @@ class LegsTask(Worlds, ABC):
                 self.in_heading_frame(self.qvel[:, :3]),
                 (self.height_above_ground[:, None] - self.robot.nominal_height_m) * 5,
                 foot_z < CONTACT_M, foot_z * 5, self.yaw_rate[:, None], self.misplaced * 5, self.level[:, None],
+                self._body, self.delayed[:, None], self.lagged[:, None], self._felt(),
             ], axis=1,
         )  # fmt: skip
         critic = self.xp.asarray(self.xp.concatenate([actor, truth], axis=1), dtype=np.float32)
         return self.history.push(actor, fresh), critic
+
+    def _felt(self) -> np.ndarray:
+        """Return the forces of the moment, about 1 each: on the hands; shove ahead, aside, about z."""
+        hands = self.disturbance.hand_force(self.shaper.v_ref[:, 0], self.config.hand_force_n * self.level)
+        shove = self.in_heading_frame(self.disturbance.shoves())
+        return self.xp.concatenate([hands[:, None] / 50, shove * self.xp.array([0.01, 0.01, 0.04])], axis=1)
 
     def _rarely_measured(self, fresh: np.ndarray) -> dict[str, np.ndarray]:
         """Return the sensors that only some recipes read."""
@@ -417,5 +425,7 @@ class LegsTask(Worlds, ABC):
     def mirror_critic(self, actor: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Extend the mirror (index, sign) of one actor frame to the critic observation."""
         index, sign = actor
-        extra_index = len(index) + np.array([0, 1, 2, 3, 5, 4, 7, 6, 8, 9, 10, 11, 12])
-        return np.concatenate([index, extra_index]), np.concatenate([sign, [1, -1, 1, 1, 1, 1, 1, 1, -1, 1, -1, -1, 1]])
+        # velocity, height, contacts, foot heights, yaw rate, misplaced, level; friction, torso, hands, lags, forces
+        extra = np.array([0, 1, 2, 3, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 16, 15, 17, 18, 19, 20, 21, 22])
+        signs = [1, -1, 1, 1, 1, 1, 1, 1, -1, 1, -1, -1, 1, 1, 1, 1, 1, 1, 1, 1, 1, -1, -1]
+        return np.concatenate([index, len(index) + extra]), np.concatenate([sign, signs])

@@ -141,7 +141,8 @@ def lmo_g1_stage2() -> LmoConfig:
     return replace(
         LmoConfig(),
         worlds=256,
-        steps_per_update=32,
+        steps_per_update=64,
+        desired_kl=0.01,
         variants=32,
         friction=(0.4, 1.5),
         torso_kg=(-3.0, 5.0),
