@@ -18,10 +18,9 @@ from torch import Tensor
 
 from wbvla.lerobot.configuration_xvla_wb import XvlaWbConfig
 from wbvla.recipes.xvla import get_xvla_recipe
-from wbvla.xvla.actions import make_action_space
 from wbvla.xvla.batches import arrange_views, squash
 from wbvla.xvla.checkpoint import load_model
-from wbvla.xvla.config import Domain, XvlaConfig
+from wbvla.xvla.config import XvlaConfig
 from wbvla.xvla.model import Xvla
 from wbvla.xvla.phases import parameter_groups, set_trainable
 from wbvla.xvla.tokens import make_tokenizer
@@ -127,10 +126,8 @@ class XvlaWbPolicy(PreTrainedPolicy):
 
     def _tokens(self, tasks: Sequence[str]) -> Tensor:
         if self._tokenize is None:
-            words, config = self.model.vlm.language.embed_tokens, self.model.config
-            self._tokenize = make_tokenizer(
-                config.tokenizer, config.text_tokens, words.num_embeddings, self.model.vlm.pad_token
-            )
+            config, vlm = self.model.config, self.model.vlm
+            self._tokenize = make_tokenizer(config.tokenizer, config.text_tokens, vlm.vocabulary, vlm.pad_token)
         return self._tokenize(tasks)
 
     def _note_gradient(self, gradient: Tensor) -> None:
@@ -161,7 +158,7 @@ def _start(config: XvlaWbConfig, dataset_stats: dict[str, Any] | None) -> Xvla:
         taken = {domain.id for domain in model.config.domains.values()}
         free = next(i for i in range(FREE_ID, FREE_ID + len(taken) + 1) if i not in taken)
         new = config.dataset_domain(free if config.domain_id is None else config.domain_id)
-        model.add_domain(config.domain, new, config.like, prompt_only=not _fits(model, config.like, new))
+        model.add_domain(config.domain, new, config.like, prompt_only=not model.can_copy(config.like, new))
     else:
         wanted = config.dataset_domain(known.id)
         if any(getattr(known, key) != getattr(wanted, key) for key in ("action_dim", "state_dim", "cameras")):
@@ -175,12 +172,3 @@ def _start(config: XvlaWbConfig, dataset_stats: dict[str, Any] | None) -> Xvla:
         if head.domain.state_dim:
             head.set_state_statistics(dataset_stats[OBS_STATE]["mean"], dataset_stats[OBS_STATE]["std"])
     return model
-
-
-def _fits(model: Xvla, like: str | None, new: Domain) -> bool:
-    """Whether a new robot can start from another one's action layers, not only from its prompt."""
-    if like is None:
-        return False
-    source = model.domains[model.resolve(like)]
-    wide = make_action_space(new).width >= source.space.width and new.state_dim >= source.domain.state_dim
-    return source.domain.action == new.action and wide
