@@ -83,7 +83,8 @@ def test_a_real_recording_goes_there_and_back():
     there = poses.forward(action, np.zeros((len(action), 2)))
     back, _ = poses.inverse(there, state)
     np.testing.assert_allclose(poses.forward(back, np.zeros((len(action), 2))), there, atol=2e-4)
-    assert np.median(np.abs(back - action)) < 0.02 and np.abs(back - action).max() < 0.35
+    np.testing.assert_allclose(back, action, atol=SEVENTH_JOINT_RAD)
+    assert np.abs(action - state).max() > 0.1  # the arms were on their way
 
 
 @pytest.fixture(scope="module")

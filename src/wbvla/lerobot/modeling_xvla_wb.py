@@ -5,7 +5,6 @@ A thin shell around wbvla.xvla.model: it finds or adds the dataset's robot, and 
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,12 +19,11 @@ from wbvla.lerobot.configuration_xvla_wb import XvlaWbConfig
 from wbvla.recipes.xvla import get_xvla_recipe
 from wbvla.xvla.batches import arrange_views, squash
 from wbvla.xvla.checkpoint import load_model
-from wbvla.xvla.config import XvlaConfig
+from wbvla.xvla.config import FREE_ID, XvlaConfig, domain_name
 from wbvla.xvla.model import Xvla
 from wbvla.xvla.phases import parameter_groups, set_trainable
+from wbvla.xvla.sources import stored_domain
 from wbvla.xvla.tokens import make_tokenizer
-
-FREE_ID = 30  # released weights use those below
 
 
 class XvlaWbPolicy(PreTrainedPolicy):
@@ -45,6 +43,8 @@ class XvlaWbPolicy(PreTrainedPolicy):
     def __init__(self, config: XvlaWbConfig, dataset_stats=None, dataset_meta=None, **kwargs: Any) -> None:
         super().__init__(config)
         config.validate_features()
+        if dataset_meta is not None:
+            _take_stored_domain(config, dataset_meta)
         if config.domain is None:
             config.domain = _robot_type(dataset_meta)
         self.model = _start(config, dataset_stats)
@@ -134,12 +134,23 @@ class XvlaWbPolicy(PreTrainedPolicy):
         self._prompt_gradient = float(gradient.norm())
 
 
+def _take_stored_domain(config: XvlaWbConfig, dataset_meta: Any) -> None:
+    """Fill in the robot that the dataset itself names. Raises ValueError if a flag says another."""
+    facts = stored_domain(dataset_meta.root)
+    for flag, key in (("domain", "name"), ("domain_id", "id")):
+        given, stored = getattr(config, flag), facts.get(key)
+        if given is None:
+            setattr(config, flag, stored)
+        elif stored not in (None, given):
+            raise ValueError(f"{flag}: got {given!r}, expected {stored!r}, which {dataset_meta.root} stores")
+
+
 def _robot_type(dataset_meta: Any) -> str:
     """Return the dataset's robot type as the name of a domain. Raises ValueError if it has none."""
     kind = getattr(dataset_meta, "robot_type", None)
     if not kind:
         raise ValueError("domain: the dataset names no robot type; give --policy.domain=<name of the robot>")
-    return re.sub(r"[^a-z0-9]+", "_", str(kind).lower()).strip("_")
+    return domain_name(str(kind))
 
 
 def _start(config: XvlaWbConfig, dataset_stats: dict[str, Any] | None) -> Xvla:
@@ -160,8 +171,8 @@ def _start(config: XvlaWbConfig, dataset_stats: dict[str, Any] | None) -> Xvla:
         new = config.dataset_domain(free if config.domain_id is None else config.domain_id)
         model.add_domain(config.domain, new, config.like, prompt_only=not model.can_copy(config.like, new))
     else:
-        wanted = config.dataset_domain(known.id)
-        if any(getattr(known, key) != getattr(wanted, key) for key in ("action_dim", "state_dim", "cameras")):
+        wanted = config.dataset_domain(known.id if config.domain_id is None else config.domain_id)
+        if any(getattr(known, key) != getattr(wanted, key) for key in ("id", "action_dim", "state_dim", "cameras")):
             raise ValueError(
                 f"domain {config.domain!r}: the checkpoint has {known}, the dataset {wanted}; give --policy.domain "
                 "another name to add a robot"
