@@ -232,7 +232,8 @@ def _losses(cfg: Adapt, model: Xvla, data: list[RobotRows], mixture: Callable) -
     def losses_of(step: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
         batch = mixed_batch(data, mixture(step), tokenize, model.vlm.pad_token)
         shape = batch["images"].shape[:2]
-        images = augment(batch["images"].flatten(0, 1), 4, 0.25, 0.1, generator)
+        # colours only, as upstream: actions in metres need the picture's geometry
+        images = augment(batch["images"].flatten(0, 1), 0, 0.25, 0.1, generator)
         batch["images"] = images.unflatten(0, shape)
         return named_losses(model, batch, cfg, generator)
 
