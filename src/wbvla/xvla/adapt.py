@@ -38,7 +38,8 @@ class Adapt:
         action_mode: action space of robots whose dataset stores none.
         mode: what moves.
         freeze: parts that stay as they are: vision, projector, language, trunk, transformer, prompts, heads, adapters.
-        steps, batch: of the optimiser, and samples in a step.
+        steps: of the optimiser.
+        batch: samples in a step.
         learning_rate: its peak; the encoder's is a tenth.
         warmup_steps: in which it rises.
         hold_steps: first ones, in which only prompts, action layers and adapters move.
@@ -47,7 +48,8 @@ class Adapt:
         trials: episodes of that measurement.
         measure_every: steps between measurements on the way; 0 = at the end only.
         wandb: project of Weights & Biases to log to; none when left out.
-        device, dtype: where and in which numbers to compute; weights stay float32.
+        device: where to compute: "cpu" or "cuda".
+        dtype: in which numbers to compute; weights and optimiser stay float32.
         seed: of weights, order, noise and augmentation.
         checkpoint_s: seconds between checkpoints.
         threads: CPU threads; results repeat bit for bit with 1.
