@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from wbvla.xvla.config import Domain, Source, Training
 
 if TYPE_CHECKING:
+    from wbvla.xvla.follow import Report
     from wbvla.xvla.model import Xvla
     from wbvla.xvla.sources import RobotRows
 
-Report = Callable[[int, dict[str, float]], None]
 _HELD_OUT_ROWS = 256
 
 
@@ -94,6 +94,7 @@ def run(cfg: Adapt, report: Report | None = None) -> dict[str, Any]:
     from wbvla.vla.checkpoint import weights_id
     from wbvla.vla.loop import finished, fit, make_plan
     from wbvla.xvla.checkpoint import write_model
+    from wbvla.xvla.follow import Logger, prompt_gradient
     from wbvla.xvla.phases import learning_rate_factors, parameter_groups, set_trainable
     from wbvla.xvla.sources import Mixture, RobotRows
 
@@ -132,7 +133,7 @@ def run(cfg: Adapt, report: Report | None = None) -> dict[str, Any]:
     mixture = Mixture([rows for rows, _ in splits], [s.weight for s in sources], plan.batch, plan.steps, plan.seed)
     losses_of = _losses(cfg, model.to(cfg.device), data, mixture)
     measure = _measurement(cfg, model, data, [held for _, held in splits])
-    with _Logger(cfg, report) as log:
+    with Logger(cfg.wandb, cfg.out, asdict(cfg), report) as log:
         save = lambda folder: write_model(folder, model)  # noqa: E731
         gradients = lambda: {"gradients/soft_prompt_norm": prompt_gradient(model)}  # noqa: E731
         label = f"xvla {training.mode}"
@@ -252,18 +253,11 @@ def named_losses(model: Xvla, batch: dict[str, Any], cfg: Adapt, generator) -> d
     return {kind if kind == "loss" else f"loss/{kind}": value for kind, value in losses.items()}
 
 
-def prompt_gradient(model: Xvla):
-    """Return the norm of the soft prompts' gradients, all robots together."""
-    import torch
-
-    prompts = [head.prompt.grad for head in model.domains.values() if head.prompt.grad is not None]
-    return torch.stack([p.norm() for p in prompts]).norm() if prompts else torch.zeros(())
-
-
 def _measurement(cfg: Adapt, model: Xvla, data: list[RobotRows], held: list) -> Callable[[], dict[str, float]] | None:
     """Return what measures held-out losses and success in closed loop; None if neither is wanted."""
     import torch
 
+    from wbvla.xvla.follow import success_rate
     from wbvla.xvla.sources import mixed_batch
     from wbvla.xvla.tokens import make_tokenizer
 
@@ -290,44 +284,3 @@ def _measurement(cfg: Adapt, model: Xvla, data: list[RobotRows], held: list) -> 
         return metrics
 
     return measure
-
-
-def success_rate(model: Xvla, task: str, robot: str, trials: int) -> float:
-    """Return the share of a task's validation episodes that a model finishes. Raises ValueError: unknown names."""
-    from wbvla.evaluation.rollout import rollout
-    from wbvla.sim.seeds import seeds_for
-    from wbvla.xvla.policy import XvlaPolicy
-
-    policy = XvlaPolicy(model, robot)
-    seeds = seeds_for("validation", trials)
-    return sum(rollout(task, robot, policy, seed, 0.1, policy.image_size).success for seed in seeds) / len(seeds)
-
-
-class _Logger:
-    """Passes a step's losses to Weights & Biases, where a project is given, and to the caller's report."""
-
-    def __init__(self, cfg: Adapt, report: Report | None) -> None:
-        self._cfg, self._report, self._run = cfg, report, None
-
-    def __enter__(self) -> Report:
-        if self._cfg.wandb is not None:
-            import hashlib
-
-            import wandb
-
-            out = Path(self._cfg.out).resolve()
-            name = hashlib.sha256(str(out).encode()).hexdigest()[:12]  # the same folder continues the same curves
-            self._run = wandb.init(
-                project=self._cfg.wandb, name=out.name, id=name, resume="allow", config=asdict(self._cfg)
-            )
-        return self._log
-
-    def _log(self, step: int, losses: dict[str, float]) -> None:
-        if self._run is not None:
-            self._run.log(losses, step=step)
-        if self._report is not None:
-            self._report(step, losses)
-
-    def __exit__(self, *_: object) -> None:
-        if self._run is not None:
-            self._run.finish()
