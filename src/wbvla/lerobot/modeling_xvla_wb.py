@@ -5,7 +5,6 @@ A thin shell around wbvla.xvla.model: it finds or adds the dataset's robot, and 
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,15 +17,13 @@ from torch import Tensor
 
 from wbvla.lerobot.configuration_xvla_wb import XvlaWbConfig
 from wbvla.recipes.xvla import get_xvla_recipe
-from wbvla.xvla.actions import make_action_space
 from wbvla.xvla.batches import arrange_views, squash
 from wbvla.xvla.checkpoint import load_model
-from wbvla.xvla.config import Domain, XvlaConfig
+from wbvla.xvla.config import FREE_ID, XvlaConfig, domain_name
 from wbvla.xvla.model import Xvla
 from wbvla.xvla.phases import parameter_groups, set_trainable
+from wbvla.xvla.sources import stored_domain
 from wbvla.xvla.tokens import make_tokenizer
-
-FREE_ID = 30  # released weights use those below
 
 
 class XvlaWbPolicy(PreTrainedPolicy):
@@ -46,6 +43,8 @@ class XvlaWbPolicy(PreTrainedPolicy):
     def __init__(self, config: XvlaWbConfig, dataset_stats=None, dataset_meta=None, **kwargs: Any) -> None:
         super().__init__(config)
         config.validate_features()
+        if dataset_meta is not None:
+            _take_stored_domain(config, dataset_meta)
         if config.domain is None:
             config.domain = _robot_type(dataset_meta)
         self.model = _start(config, dataset_stats)
@@ -127,14 +126,23 @@ class XvlaWbPolicy(PreTrainedPolicy):
 
     def _tokens(self, tasks: Sequence[str]) -> Tensor:
         if self._tokenize is None:
-            words, config = self.model.vlm.language.embed_tokens, self.model.config
-            self._tokenize = make_tokenizer(
-                config.tokenizer, config.text_tokens, words.num_embeddings, self.model.vlm.pad_token
-            )
+            config, vlm = self.model.config, self.model.vlm
+            self._tokenize = make_tokenizer(config.tokenizer, config.text_tokens, vlm.vocabulary, vlm.pad_token)
         return self._tokenize(tasks)
 
     def _note_gradient(self, gradient: Tensor) -> None:
         self._prompt_gradient = float(gradient.norm())
+
+
+def _take_stored_domain(config: XvlaWbConfig, dataset_meta: Any) -> None:
+    """Fill in the robot that the dataset itself names. Raises ValueError if a flag says another."""
+    facts = stored_domain(dataset_meta.root)
+    for flag, key in (("domain", "name"), ("domain_id", "id")):
+        given, stored = getattr(config, flag), facts.get(key)
+        if given is None:
+            setattr(config, flag, stored)
+        elif stored not in (None, given):
+            raise ValueError(f"{flag}: got {given!r}, expected {stored!r}, which {dataset_meta.root} stores")
 
 
 def _robot_type(dataset_meta: Any) -> str:
@@ -142,7 +150,7 @@ def _robot_type(dataset_meta: Any) -> str:
     kind = getattr(dataset_meta, "robot_type", None)
     if not kind:
         raise ValueError("domain: the dataset names no robot type; give --policy.domain=<name of the robot>")
-    return re.sub(r"[^a-z0-9]+", "_", str(kind).lower()).strip("_")
+    return domain_name(str(kind))
 
 
 def _start(config: XvlaWbConfig, dataset_stats: dict[str, Any] | None) -> Xvla:
@@ -161,10 +169,10 @@ def _start(config: XvlaWbConfig, dataset_stats: dict[str, Any] | None) -> Xvla:
         taken = {domain.id for domain in model.config.domains.values()}
         free = next(i for i in range(FREE_ID, FREE_ID + len(taken) + 1) if i not in taken)
         new = config.dataset_domain(free if config.domain_id is None else config.domain_id)
-        model.add_domain(config.domain, new, config.like, prompt_only=not _fits(model, config.like, new))
+        model.add_domain(config.domain, new, config.like, prompt_only=not model.can_copy(config.like, new))
     else:
-        wanted = config.dataset_domain(known.id)
-        if any(getattr(known, key) != getattr(wanted, key) for key in ("action_dim", "state_dim", "cameras")):
+        wanted = config.dataset_domain(known.id if config.domain_id is None else config.domain_id)
+        if any(getattr(known, key) != getattr(wanted, key) for key in ("id", "action_dim", "state_dim", "cameras")):
             raise ValueError(
                 f"domain {config.domain!r}: the checkpoint has {known}, the dataset {wanted}; give --policy.domain "
                 "another name to add a robot"
@@ -175,12 +183,3 @@ def _start(config: XvlaWbConfig, dataset_stats: dict[str, Any] | None) -> Xvla:
         if head.domain.state_dim:
             head.set_state_statistics(dataset_stats[OBS_STATE]["mean"], dataset_stats[OBS_STATE]["std"])
     return model
-
-
-def _fits(model: Xvla, like: str | None, new: Domain) -> bool:
-    """Whether a new robot can start from another one's action layers, not only from its prompt."""
-    if like is None:
-        return False
-    source = model.domains[model.resolve(like)]
-    wide = make_action_space(new).width >= source.space.width and new.state_dim >= source.domain.state_dim
-    return source.domain.action == new.action and wide

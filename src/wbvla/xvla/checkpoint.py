@@ -23,12 +23,14 @@ KIND, LEROBOT_KIND, LEROBOT_PREFIX = "wbvla-xvla", "xvla_wb", "model."
 def save_model(folder: str | Path, model: Xvla) -> None:
     """Write a checkpoint folder; a kill leaves the old one or the new one. Raises ValueError if the place is taken."""
 
-    def write(new: Path) -> None:
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        save_file(tensors, new / WEIGHTS, {"format": "pt"})
-        (new / CONFIG).write_text(json.dumps({"type": KIND, "xvla": model.config.to_dict()}, indent=2) + "\n")
+    replace_folder(Path(folder), lambda new: write_model(new, model))
 
-    replace_folder(Path(folder), write)
+
+def write_model(folder: Path, model: Xvla) -> None:
+    """Write weights and configuration into a folder that exists."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS, {"format": "pt"})
+    (folder / CONFIG).write_text(json.dumps({"type": KIND, "xvla": model.config.to_dict()}, indent=2) + "\n")
 
 
 def load_model(folder: str | Path) -> Xvla:

@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from wbvla.xvla.actions import make_action_space
 from wbvla.xvla.config import Domain, XvlaConfig
 from wbvla.xvla.domains import DomainHead
-from wbvla.xvla.florence import FlorenceEncoder
+from wbvla.xvla.encoders import make_encoder
 from wbvla.xvla.lora import fold_adapters, insert_adapters
 from wbvla.xvla.transformer import Cache, PromptedTransformer
 
@@ -37,7 +38,7 @@ class Xvla(nn.Module):
     def __init__(self, config: XvlaConfig) -> None:
         super().__init__()
         self.config = config
-        self.vlm = FlorenceEncoder(config)
+        self.vlm = make_encoder(config)
         self.transformer = PromptedTransformer(config, self.vlm.width)
         self.domains = nn.ModuleDict({name: DomainHead(domain, config) for name, domain in config.domains.items()})
         if config.lora_rank:
@@ -63,6 +64,14 @@ class Xvla(nn.Module):
             else:
                 head.copy_from(source)
         self.domains[name], self.config = head.train(self.training), config
+
+    def can_copy(self, like: str | int | None, domain: Domain) -> bool:
+        """Whether a new robot can start from another one's action layers, not only from its prompt."""
+        if like is None:
+            return False
+        source = self.domains[self.resolve(like)]
+        wide = make_action_space(domain).width >= source.space.width and domain.state_dim >= source.domain.state_dim
+        return source.domain.action == domain.action and wide
 
     def add_adapters(self, rank: int) -> None:
         """Put low-rank adapters on the layers that robots share; answers stay the same. Raises ValueError if it has."""
