@@ -25,14 +25,15 @@ import torch
 from PIL import Image
 
 from http_world import Slow
-from wbvla.runtime.http.batching import MAX_BATCH, MAX_WAITING
+from wbvla.runtime.http.batching import MAX_BATCH, MAX_WAITING, Batcher, Busy
 from wbvla.runtime.http.client import ChunkClient, Refused
 from wbvla.runtime.http.server import HttpServer
 from wbvla.runtime.http.wire import MAX_BODY_BYTES, Query, decode_query, encode_array, encode_query
 from wbvla.xvla.checkpoint import save_model
+from wbvla.xvla.config import Domain
 from wbvla.xvla.model import Xvla
 from wbvla.xvla.policy import XvlaPolicy
-from xvla_world import CHUNK, ROBOTS, small
+from xvla_world import CHUNK, ROBOTS, with_words
 
 TOKEN = "0123456789abcdef"
 
@@ -42,10 +43,7 @@ def policy(tmp_path_factory) -> XvlaPolicy:
     """A small random X-VLA of three robots: g1 (id 30), arms (31: front, wrist; 14 numbers), franka (32)."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("http") / "model"
-    florence = small().florence
-    florence["text_config"] |= {"vocab_size": 1024, "pad_token_id": 0}
-    config = small({**ROBOTS}, tokenizer="words", text_tokens=16)
-    save_model(folder, Xvla(type(config)(**{**vars(config), "florence": florence})))
+    save_model(folder, Xvla(with_words(ROBOTS)))
     return XvlaPolicy(folder)
 
 
@@ -185,6 +183,24 @@ def test_requests_that_wait_together_get_the_answers_they_would_get_alone(policy
         np.testing.assert_allclose(one, other, atol=1e-5, rtol=0)
 
 
+def test_a_batch_has_an_end():
+    policy = Slow()
+    batcher = Batcher(policy)
+    futures = [batcher.submit((float(n), "")) for n in range(MAX_BATCH + 4)]
+    futures[3].cancel()
+    for _ in range(3):
+        batcher.work(0.0)
+    assert policy.batches == [MAX_BATCH - 1, 4] and batcher.counts["dropped"] == 1
+    assert [future.result()[0, 0] for i, future in enumerate(futures) if i != 3] == [
+        *range(3),
+        *range(4, MAX_BATCH + 4),
+    ]
+    last = batcher.submit((0.0, ""))
+    batcher.close()
+    with pytest.raises(Busy, match="stopping"):
+        last.result()
+
+
 def test_a_batch_gathers_while_the_policy_thinks_and_hung_up_clients_are_dropped():
     policy = Slow(0.3)
     with serving(policy) as server:
@@ -194,7 +210,7 @@ def test_a_batch_gathers_while_the_policy_thinks_and_hung_up_clients_are_dropped
             payloads = [xvla_payload(proprio=json.dumps([n])) for n in range(20)]
             answers = list(pool.map(lambda p: post(server, p).json()["action"][0][0], payloads))
             assert busy.result().ok and answers == list(range(20))
-        assert policy.batches[0] == 1 and sum(policy.batches) == 21 and max(policy.batches) == MAX_BATCH
+        assert policy.batches[0] == 1 and sum(policy.batches) == 21 and max(policy.batches) > 3
         with ThreadPoolExecutor(2) as pool:
             busy = pool.submit(post, server, xvla_payload())
             time.sleep(0.1)
@@ -262,7 +278,6 @@ def test_wrong_requests_get_one_clear_error_and_the_server_lives(policy):
 
 
 def test_oversize_and_slow_bodies_are_cut_off(policy, monkeypatch):
-    monkeypatch.setattr("wbvla.runtime.http.server.BODY_S", 0.3)
     announced = b"POST /act HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
 
     def chunked():
@@ -277,6 +292,7 @@ def test_oversize_and_slow_bodies_are_cut_off(policy, monkeypatch):
         except requests.exceptions.ConnectionError:  # the connection is closed while we still write
             status = 413
         assert status == 413
+        monkeypatch.setattr("wbvla.runtime.http.server.BODY_S", 0.3)
         url = urlsplit(server.address)
         with socket.create_connection((url.hostname, url.port), timeout=20) as connection:
             connection.sendall(announced % 1000 + b"{")
@@ -400,3 +416,77 @@ def test_what_the_client_cannot_use_is_refused(policy):
         for _ in range(100):
             client.step(wrong, np.zeros(14), "push")
             time.sleep(0.02)
+
+
+class FakeRobot:
+    """Two hundred turns of a robot with one camera, seven joints and no body."""
+
+    def __init__(self) -> None:
+        self.turns, self.executed, self.held = 200, [], 0
+
+    def is_running(self) -> bool:
+        self.turns -= 1
+        return self.turns > 0 and len(self.executed) < 30
+
+    def get_observation(self) -> dict:
+        return {"images": {"front": picture(self.turns)}, "state": np.zeros(7)}
+
+    def execute(self, action) -> None:
+        self.executed.append(np.asarray(action))
+
+    def hold(self) -> None:
+        self.held += 1
+
+
+def test_the_documents_server_and_clients_run_as_they_are(repo_root, tmp_path):
+    """The command and the client loops of docs/xvla.md, from its text; only the port is another."""
+    from test_xvla_lerobot import features
+    from wbvla.lerobot.configuration_xvla_wb import XvlaWbConfig
+    from wbvla.lerobot.modeling_xvla_wb import XvlaWbPolicy
+
+    arm = Domain(30, "auto", 7, 7, ("front",))
+    save_model(tmp_path / "small", Xvla(with_words({"arm": arm}, chunk_steps=20, max_tokens=96)))
+    start = dict(init_from=str(tmp_path / "small"), domain="arm")
+    policy = XvlaWbPolicy(XvlaWbConfig(device="cpu", **features(7, 7, ("front",)), **start))
+    policy.save_pretrained(tmp_path / "outputs/xvla_mine/checkpoints/last/pretrained_model")
+
+    text = (repo_root / "docs/xvla.md").read_text()
+    (command,) = re.findall(r"^```bash serve\n(wbvla .*?)\n```", text, re.M | re.S)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    words = command.replace("8765", port).split()[1:]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "wbvla.cli", *words],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert server.stdout.readline().endswith(f"on http://127.0.0.1:{port} (Ctrl-C ends)\n")
+        blocks = re.findall(r"^```python serve\n(.*?)^```", text, re.M | re.S)
+        assert len(blocks) == 2
+        for block in blocks:
+            robot = FakeRobot()
+            exec(block.replace("8765", port), {"robot": robot})
+            assert len(robot.executed) >= 30 and all(action.shape == (7,) for action in robot.executed)
+    finally:
+        server.terminate()
+        out, err = server.communicate(timeout=30)
+    assert server.returncode == 0 and "answered" in out and not err
+
+
+def test_the_command_line_says_what_does_not_go_together(wbvla, tmp_path):
+    (tmp_path / "xvla").mkdir()
+    (tmp_path / "xvla" / "config.json").write_text('{"type": "xvla_wb"}')
+    (tmp_path / "token").write_text("short\n")
+    zero = ("serve", "--policy", "zero", "--port", 0)
+    for arguments, message in (
+        ((*zero, "--token", "token"), "token: only goes with --http"),
+        ((*zero, "--http", "--keys", "keys"), "keys: only go with ZeroMQ"),
+        ((*zero, "--http", "--host", "0.0.0.0"), "without a token"),
+        ((*zero, "--http", "--token", "token"), "token: got 5 characters"),
+        (("serve", "--policy", "xvla"), "is an X-VLA checkpoint, which is served with --http"),
+    ):
+        done = wbvla(*arguments)
+        assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
