@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 
 from http_world import Slow
-from wbvla.runtime.http.batching import MAX_BATCH, MAX_WAITING, Batcher, Busy
+from wbvla.runtime.http.batching import MAX_BATCH, Batcher, Busy
 from wbvla.runtime.http.client import ChunkClient, Refused
 from wbvla.runtime.http.server import HttpServer
 from wbvla.runtime.http.wire import MAX_BODY_BYTES, Query, decode_query, encode_array, encode_query
@@ -300,14 +300,15 @@ def test_oversize_and_slow_bodies_are_cut_off(policy, monkeypatch):
         assert post(server, xvla_payload()).ok
 
 
-def test_a_failing_policy_answers_with_its_reason_and_the_line_has_an_end():
-    policy = Slow(0.5)
+def test_a_failing_policy_answers_with_its_reason_and_the_line_has_an_end(monkeypatch):
+    monkeypatch.setattr("wbvla.runtime.http.batching.MAX_WAITING", 4)
+    policy = Slow(1.5)
     with serving(policy) as server:
         for task, message in (("fail", "RuntimeError: no idea"), ("nan", "numbers that are not finite")):
             answer = post(server, xvla_payload(language_instruction=task))
             assert answer.status_code == 500 and message in answer.json()["error"]
-        with ThreadPoolExecutor(MAX_WAITING + 20) as pool:
-            codes = [r.status_code for r in pool.map(lambda _: post(server, xvla_payload()), range(MAX_WAITING + 20))]
+        with ThreadPoolExecutor(12) as pool:
+            codes = [r.status_code for r in pool.map(lambda _: post(server, xvla_payload()), range(12))]
         assert set(codes) == {200, 503}
         assert requests.get(f"{server.address}/health", timeout=5).json() == {"status": "ok", "waiting": 0}
         lines = dict(line.split() for line in requests.get(f"{server.address}/metrics", timeout=5).text.splitlines())
