@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from wbvla.xvla.checkpoint import save_model
+from wbvla.xvla.config import Domain
 from wbvla.xvla.model import Xvla
-from wbvla.xvla.rtc import Previous, guidance_weight, pull, value_slots
+from wbvla.xvla.rtc import Previous, guidance_weight, largest_weight, pull, value_slots
 from xvla_world import ARMS, batch_of, small, with_words
 
 STEPS = 20
@@ -74,16 +75,56 @@ def test_more_guidance_is_nearer_to_the_previous_chunk(objective):
         assert distances[4] <= 0.25 * distances[0]  # the last step's gain is at least 0.83
 
 
-def test_no_step_goes_past_the_previous_chunk():
-    """Whatever weight is asked for: clean actions stop at the previous chunk's, and so does the x of Euler's steps."""
-    clean, target = torch.randn(2, 2, STEPS, 5).unbind(0)
+def test_no_step_carries_x_past_the_previous_chunk():
+    """Whatever weight is asked for, at any number of steps: of the difference x gets a part, at most the whole."""
+    clean, target, noise, x = torch.randn(4, 2, STEPS, 5).unbind(0)
     assert guidance_weight(1.0, 10.0) == guidance_weight(1e-9, 10.0) == 10.0 and guidance_weight(0.5, 10.0) == 2.0
-    for steps in (1, 2, 5, 10, 50):
-        for i in range(1, steps + 1):
-            for bound, share in ((steps / i, 1), (steps, 1 / i)):
-                moved = share * (pull(clean, target, torch.ones_like(clean), i / steps, min(1000.0, bound)) - clean)
-                part = moved / (target - clean)
-                assert ((part > 0) & (part < 1 + 1e-4)).all()
+
+    def next_x(objective: str, clean: torch.Tensor, i: int, steps: int) -> torch.Tensor:
+        if objective == "velocity":
+            return x + (clean - x) / i
+        return (i - 1) / steps * noise + (1 - (i - 1) / steps) * clean
+
+    for objective in ("clean", "velocity"):
+        for steps in (1, 2, 5, 10, 50):
+            for i in range(1, steps + 1):
+                bound = min(1000.0, largest_weight(objective, i, steps))
+                pulled = pull(clean, target, torch.ones_like(clean), i / steps, bound)
+                part = (next_x(objective, pulled, i, steps) - next_x(objective, clean, i, steps)) / (target - clean)
+                assert ((part > 0) & (part < 1.001)).all()
+
+
+@pytest.mark.slow
+@BOTH
+def test_a_trained_policy_goes_on_in_the_way_it_has_begun(objective):
+    """Two ways to do a task, up or down, both learned: chunks that follow one going up go up, also beyond its end."""
+    arm = Domain(30, "auto", 4, 4, ("front",))
+    model = make_model(objective, domains={"arm": arm}, dropout=0.0).train()
+    way = 0.6 + torch.sin(torch.arange(STEPS) / STEPS * 3.0).unsqueeze(-1).expand(-1, 4)
+    model.vlm.requires_grad_(False)
+    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
+    g = torch.Generator().manual_seed(1)
+    batch = {
+        "images": torch.full((16, 1, 32, 32, 3), 120, dtype=torch.uint8),
+        "tokens": torch.full((16, 4), 5),
+        "state": torch.zeros(16, 4),
+        "domains": ["arm"] * 16,
+    }
+    for _ in range(300):
+        up = torch.randint(0, 2, (16, 1, 1), generator=g) * 2.0 - 1.0
+        optimiser.zero_grad()
+        model.losses({**batch, "actions": up * way}, generator=g)["loss"].backward()
+        optimiser.step()
+    model.eval()
+    rest = way[:12].expand(16, -1, -1)
+    for steps in (3, 10):
+        noise = torch.randn(16, STEPS, 4, generator=g)
+        plain = model.sample(batch, steps, noise)
+        chunk = model.sample(batch, steps, noise, previous=Previous(rest, weights(4, 12), 4))
+        assert (plain[:, 12:].mean((1, 2)) > 0).float().mean() < 0.8
+        assert (chunk[:, 12:].mean((1, 2)) > 0).all()
+        at_handover = [(c[:, 4] - rest[:, 3]).abs().mean() for c in (chunk, plain)]
+        assert at_handover[0] < 0.25 * at_handover[1]
 
 
 @BOTH

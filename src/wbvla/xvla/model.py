@@ -20,7 +20,7 @@ from wbvla.xvla.config import Domain, XvlaConfig
 from wbvla.xvla.domains import DomainHead
 from wbvla.xvla.florence import FlorenceEncoder
 from wbvla.xvla.lora import fold_adapters, insert_adapters
-from wbvla.xvla.rtc import Previous, pull, value_slots
+from wbvla.xvla.rtc import Previous, largest_weight, pull, value_slots
 from wbvla.xvla.transformer import Cache, PromptedTransformer
 
 Groups = dict[str, Tensor]  # robot: its rows in the batch
@@ -282,8 +282,8 @@ class Xvla(nn.Module):
             weights[rows, :, : len(slots)] = previous.weights.to(target)[:, None] * slots
 
         def guide(clean: Tensor, i: int) -> Tensor:
-            bound = steps / i if self.config.objective == "clean" else steps
-            return pull(clean, target, weights, i / steps, min(previous.max_weight, bound))
+            bound = min(previous.max_weight, largest_weight(self.config.objective, i, steps))
+            return pull(clean, target, weights, i / steps, bound)
 
         return guide
 

@@ -6,9 +6,10 @@ LeRobot's RTCProcessor (0.6.1; after Black et al. 2025) changes a velocity v at 
     v - w W (previous - (x - t v)),  w = min((t^2 + (1 - t)^2) / (t (1 - t)), max_weight),
 
 W being the weights of the steps. In terms of the predicted clean action c = x - t v that is c + t w W (previous - c),
-which serves both objectives. What differs is how large w may be before a step overshoots the previous chunk: Euler's
-method adds w / N of the difference to x, so w <= N of N steps; X-VLA's sampler makes the next x out of c itself, so
-t w <= 1. Only values are pulled: logits are predicted anew in every step, there is nothing to denoise.
+which serves both objectives. What differs is how x is made of c, and so how large w may be before a step carries x
+past the previous chunk: Euler's method adds t w / i of the difference in step i of N (t = i / N), so w <= N; X-VLA's
+sampler mixes noise and c anew, c with the share 1 - (i - 1) / N. Only values are pulled: logits are predicted anew in
+every step, there is nothing to denoise.
 """
 
 from __future__ import annotations
@@ -50,6 +51,11 @@ def guidance_weight(t: float, max_weight: float) -> float:
     """Return w at flow time t in (0, 1]; it grows without bound towards both ends."""
     rest = t * (1 - t)
     return min((t**2 + (1 - t) ** 2) / rest, max_weight) if rest > 0 else max_weight
+
+
+def largest_weight(objective: str, i: int, steps: int) -> float:
+    """Return the w at which step i of `steps`, counted down, moves x by the whole difference to the previous chunk."""
+    return steps if objective == "velocity" else steps**2 / (i * (steps - i + 1))
 
 
 def pull(clean: Tensor, target: Tensor, weights: Tensor, t: float, max_weight: float) -> Tensor:
