@@ -62,6 +62,8 @@ class HttpServer:
             self._socket = socket.create_server((host, port), family=family)
         except OSError as error:
             raise ValueError(f"cannot listen on {host}:{port} ({error}); choose another host or port") from None
+        # asyncio does this for sockets that it opens itself; without it every answer waits 40 ms for an acknowledgement
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.address = f"http://{f'[{host}]' if ':' in host else host}:{self._socket.getsockname()[1]}"
         settings = uvicorn.Config(
             self._make_app(),
