@@ -40,7 +40,7 @@ from wbvla.vla.config import VlaConfig
 from wbvla.xvla.adapt import Adapt, run
 from wbvla.xvla.checkpoint import load_model
 from wbvla.xvla.config import robot_facts
-from wbvla.xvla.policy import XvlaPolicy
+from wbvla.xvla.policy import RobotPolicy
 
 ROBOTS = ("g1", "x2")
 TASK = "hold the ball between both hands"
@@ -195,7 +195,7 @@ def record(root: Path, name: str, demonstrations: int) -> Path:
 def success(model, robot: str, domain: str, trials: int) -> float:
     """Return the share of test episodes in which a robot reaches the ball, steered as `domain`."""
     env, solver = Reach(robot), ArmSolver(get_robot(robot))
-    policy, wins, done, seed = XvlaPolicy(model, domain), 0, 0, 200_000
+    policy, wins, done, seed = RobotPolicy(model, domain), 0, 0, 200_000
     while done < trials:
         seed += 1
         env.reset(seed)

@@ -21,7 +21,7 @@ from wbvla.vla.config import VlaConfig
 from wbvla.xvla.adapt import Adapt, run
 from wbvla.xvla.checkpoint import load_model
 from wbvla.xvla.config import Source
-from wbvla.xvla.policy import XvlaPolicy
+from wbvla.xvla.policy import RobotPolicy
 from wbvla.xvla.sources import Mixture, describe, stored_domain
 from xvla_world import TRUNK, small
 
@@ -198,7 +198,7 @@ def test_user_mistakes_are_one_line(datasets, tmp_path, change, message):
 
 def test_a_trained_model_answers_its_own_robot_only(datasets, tmp_path):
     run(adapt(tmp_path / "run", datasets[0], steps=2, hold_steps=0))
-    policy = XvlaPolicy(load_model(tmp_path / "run"), 30)
+    policy = RobotPolicy(load_model(tmp_path / "run"), 30)
     image, state = np.zeros((48, 64, 3), np.uint8), np.zeros(68, np.float32)
     policy.reset(3)
     chunk = policy.infer(Observation(image, state, "push the cart", 0.0))["chunk"]
@@ -206,7 +206,7 @@ def test_a_trained_model_answers_its_own_robot_only(datasets, tmp_path):
     assert chunk.shape == (6, 20)
     assert np.array_equal(policy.infer(Observation(image, state, "push the cart", 0.0))["chunk"], chunk)
     with pytest.raises(ValueError, match="domain: got 'x2', expected one of g1"):
-        XvlaPolicy(load_model(tmp_path / "run"), "x2")
+        RobotPolicy(load_model(tmp_path / "run"), "x2")
     with pytest.raises(ValueError, match="state: got 64 entries, expected 68 for g1"):
         policy.infer(Observation(image, state[:64], "", 0.0))
 

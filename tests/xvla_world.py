@@ -46,6 +46,13 @@ def small(domains: dict[str, Domain] | None = None, **changes) -> XvlaConfig:
     return XvlaConfig(domains=ROBOTS if domains is None else domains, **{**sizes, **changes})
 
 
+def with_words(domains: dict[str, Domain], **changes) -> XvlaConfig:
+    """The same with hashed words, which need no tokenizer's files."""
+    config = small(domains, **{"tokenizer": "words", "text_tokens": 16, **changes})
+    config.florence["text_config"] |= {"vocab_size": 1024, "pad_token_id": 0}
+    return config
+
+
 def batch_of(name: str, n: int = 3, seed: int = 0, domain: Domain | None = None) -> dict:
     """A random batch of one robot; its chunks end at different steps."""
     domain = domain or ROBOTS[name]

@@ -43,7 +43,7 @@ VERBS = {
     "lmo play": Verb("lmo.play", "PlayLmo", "run", "drive the legs by keyboard in a viewer, or film a scripted walk"),
     "lmo bench": Verb("lmo.bench.run", "BenchLmo", "run", "score any legs policy by a written protocol"),
     "lmo eval": Verb("lmo.evaluate", "EvaluateLmo", "run", "measure falls, speeds and heights of a legs policy"),
-    "serve": Verb("runtime.serve", "Serve", "run", "answer observations with action chunks over a socket"),
+    "serve": Verb("runtime.serve", "Serve", "run", "answer observations with action chunks over a socket or HTTP"),
     "run": Verb("runtime.run", "RunRobot", "run", "drive a robot: 50 Hz loop, chunks from a server"),
     "eval": Verb("evaluation.run", "Evaluate", "run", "closed-loop success over many seeded trials"),
     "tasks": Verb("sim.listing", "ListTasks", "run", "what there is to do: subgoals and variation of each task"),
@@ -57,6 +57,7 @@ EXTRAS = {
         *("torch", "torchvision", "lerobot", "transformers", "timm", "vector_quantize_pytorch", "rsl_rl", "tensordict"),
         *("tensorboard", "safetensors", "onnx", "onnxscript", "accelerate", "peft", "datasets", "pandas", "pyarrow"),
     ),
+    "serve": ("fastapi", "starlette", "uvicorn"),
     "mjlab": ("mjlab", "mujoco_warp", "warp"),
     "dev": ("pytest", "ruff"),
 }

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from lerobot.policies.pretrained import PreTrainedPolicy
+from lerobot.policies.rtc import RTCProcessor
 from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 from torch import Tensor
 
@@ -22,6 +23,7 @@ from wbvla.xvla.checkpoint import load_model
 from wbvla.xvla.config import FREE_ID, XvlaConfig, domain_name
 from wbvla.xvla.model import Xvla
 from wbvla.xvla.phases import parameter_groups, set_trainable
+from wbvla.xvla.rtc import Previous
 from wbvla.xvla.sources import stored_domain
 from wbvla.xvla.tokens import make_tokenizer
 
@@ -63,6 +65,7 @@ class XvlaWbPolicy(PreTrainedPolicy):
         # this buffer, equals a straight one
         self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
         self._generator = torch.Generator()
+        self.init_rtc_processor()
         self.reset()
 
     def get_optim_params(self) -> list[dict[str, Any]]:
@@ -75,6 +78,7 @@ class XvlaWbPolicy(PreTrainedPolicy):
     def reset(self) -> None:
         """Forget the rest of the last chunk."""
         self._queue: deque[Tensor] = deque()
+        self._rest: Tensor | None = None
 
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
         """Return the loss of a training batch and what to log; the prompt's gradient is the previous batch's."""
@@ -91,20 +95,62 @@ class XvlaWbPolicy(PreTrainedPolicy):
         logged = {f"loss/{kind}": float(value.detach()) for kind, value in losses.items() if kind != "loss"}
         return losses["loss"], {**logged, "gradients/soft_prompt_norm": self._prompt_gradient}
 
+    def supports_rtc(self) -> bool:
+        """LeRobot's asynchronous rollout asks this."""
+        return True
+
+    def init_rtc_processor(self) -> None:
+        """Take `config.rtc_config`; LeRobot's rollout sets it after loading and calls this."""
+        rtc = self.config.rtc_config
+        self.rtc_processor = RTCProcessor(rtc) if rtc is not None and rtc.enabled else None
+
     @torch.no_grad()
-    def predict_action_chunk(self, batch: dict[str, Any], noise: Tensor | None = None, **kwargs: Any) -> Tensor:
-        """Return (B, T, A) actions in the dataset's units; the same noise (B, T, W) gives the same actions."""
+    def predict_action_chunk(
+        self,
+        batch: dict[str, Any],
+        noise: Tensor | None = None,
+        inference_delay: int | None = None,
+        prev_chunk_left_over: Tensor | None = None,
+        execution_horizon: int | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Return (B, T, A) actions in the dataset's units; the same noise (B, T, W) gives the same actions.
+
+        Args:
+            inference_delay: steps that will be played before this chunk arrives; with `rtc_config` it repeats them.
+            prev_chunk_left_over: (P, A) or (B, P, A), what is left of the last chunk, in the dataset's units.
+            execution_horizon: steps of it that guide this chunk; None = that of `rtc_config`.
+        """
         self.eval()
         inputs = self._inputs(batch)
+        previous = self._previous(prev_chunk_left_over, inference_delay or 0, execution_horizon, len(inputs["images"]))
         with torch.autocast(inputs["images"].device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"):
-            return self.model.sample(inputs, self.config.num_denoising_steps, noise).float()
+            return self.model.sample(inputs, self.config.num_denoising_steps, noise, previous=previous).float()
 
     @torch.no_grad()
     def select_action(self, batch: dict[str, Any], noise: Tensor | None = None, **kwargs: Any) -> Tensor:
-        """Return the next (B, A) action; looks again after `n_action_steps`."""
+        """Return the next (B, A) action; looks again after `n_action_steps`, with `rtc_config` going on from there."""
         if not self._queue:
-            self._queue.extend(self.predict_action_chunk(batch, noise)[:, : self.config.n_action_steps].unbind(1))
+            chunk = self.predict_action_chunk(batch, noise, prev_chunk_left_over=self._rest)
+            self._queue.extend(chunk[:, : self.config.n_action_steps].unbind(1))
+            self._rest = chunk[:, self.config.n_action_steps :]
         return self._queue.popleft()
+
+    def _previous(self, rest: Tensor | None, delay: int, horizon: int | None, samples: int) -> Previous | None:
+        """Weigh the rest of the last chunk as LeRobot does; None without real-time chunking or without a rest."""
+        if self.rtc_processor is None or rest is None:
+            return None
+        rest = rest if rest.ndim == 3 else rest.expand(samples, *rest.shape)
+        rest = rest[:, : self.config.chunk_size]
+        # LeRobot's rollout pads what is left with zeros to a fixed length: those steps ask for nothing
+        played = rest.abs().amax(dim=(0, 2)).nonzero()
+        rest = rest[:, : int(played[-1]) + 1 if len(played) else 0]
+        steps, rtc = rest.shape[1], self.config.rtc_config
+        horizon = min(rtc.execution_horizon if horizon is None else horizon, steps)
+        if not horizon:
+            return None
+        weights = self.rtc_processor.get_prefix_weights(delay, horizon, self.config.chunk_size)
+        return Previous(rest, weights, min(delay, steps), rtc.max_guidance_weight)
 
     def _inputs(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Translate LeRobot's names, channel order and pixel range to the model's."""

@@ -63,6 +63,15 @@ def load_model(folder: str | Path) -> Xvla:
     raise ValueError(f"{folder}: got a checkpoint of type {kind!r}, expected {KIND!r} or a released 'xvla'")
 
 
+def is_xvla(folder: str | Path) -> bool:
+    """Whether a folder's configuration is that of an X-VLA checkpoint, of anybody."""
+    try:
+        values = json.loads((_inner(Path(folder)) / CONFIG).read_text())
+        return values.get("type", values.get("model_type")) in (KIND, LEROBOT_KIND, "xvla")
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
 def read_chunk_steps(folder: str | Path) -> int:
     """Return the length of a checkpoint's chunks, from its configuration alone. Raises ValueError if there is none."""
     folder = _inner(Path(folder))

@@ -27,9 +27,9 @@ def success_rate(model: Xvla, task: str, robot: str, trials: int) -> float:
     """Return the share of a task's validation episodes that a model finishes. Raises ValueError: unknown names."""
     from wbvla.evaluation.rollout import rollout
     from wbvla.sim.seeds import seeds_for
-    from wbvla.xvla.policy import XvlaPolicy
+    from wbvla.xvla.policy import RobotPolicy
 
-    policy = XvlaPolicy(model, robot)
+    policy = RobotPolicy(model, robot)
     seeds = seeds_for("validation", trials)
     return sum(rollout(task, robot, policy, seed, 0.1, policy.image_size).success for seed in seeds) / len(seeds)
 
