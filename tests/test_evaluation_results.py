@@ -8,7 +8,6 @@ import pytest
 from wbvla.evaluation.results import print_results, write_results
 from wbvla.evaluation.rollout import Episode
 from wbvla.evaluation.run import Evaluate, episode_seeds, run, summarise, write_json
-from wbvla.sim.tasks import TASKS
 
 
 def episodes(successes: int, n: int) -> list[Episode]:
@@ -75,12 +74,14 @@ def test_a_row_counts_what_happened():
 
 
 def test_rows_of_several_tasks_are_what_each_task_gives_alone(tmp_path):
-    cfg = Evaluate(policy="zero", task="all", trials=2, split="validation", json=str(tmp_path / "rows.json"))
+    cfg = Evaluate(
+        policy="zero", task="box-loading,cart-pushing", trials=1, split="validation", json=str(tmp_path / "rows.json")
+    )
     report = run(cfg)
     assert json.loads((tmp_path / "rows.json").read_text()) == report
-    assert [row["task"] for row in report["rows"]] == list(TASKS)
+    assert [row["task"] for row in report["rows"]] == ["box-loading", "cart-pushing"]
     for row in report["rows"]:
-        assert (row["successes"], row["trials"], len(row["episodes"])) == (0, 2, 2)
+        assert (row["successes"], row["trials"], len(row["episodes"])) == (0, 1, 1)
         assert row["simulated_s"] == pytest.approx(sum(e["simulated_s"] for e in row["episodes"]))
         assert 0 < row["wall_s"] <= report["wall_s"]
     alone = run(replace(cfg, task="cart-pushing", workers=1, json=None))["rows"][0]
@@ -89,7 +90,7 @@ def test_rows_of_several_tasks_are_what_each_task_gives_alone(tmp_path):
 
 
 def test_axes_that_a_task_lacks_are_refused_before_any_trial():
-    with pytest.raises(ValueError, match="vary: got box_kg, expected some of cart-pushing's axes"):
+    with pytest.raises(ValueError, match="vary: got box_kg, expected some of bag-packing's axes"):
         run(Evaluate(policy="zero", task="all", variation="unseen", vary=("box_kg",)))
 
 

@@ -1,6 +1,6 @@
 """`wbvla collect sim`: record the scripted operator's demonstrations in simulation.
 
-In: a `CollectSim` configuration. Out: for each task a LeRobot v3 dataset of successful episodes, and counts of failures.
+In: a `CollectSim` configuration. Out: a LeRobot v3 dataset of successful episodes a task, and counts.
 Worker processes simulate, this process records in the order of the seeds: the dataset depends on the configuration
 only, not on the number of workers, and a run that was stopped goes on at the next seed.
 """
@@ -89,7 +89,7 @@ class Attempt:
 
 
 def run(cfg: CollectSim) -> dict[str, Any]:
-    """Record until each dataset holds `episodes` successes; returns {"rows": counts}. Raises ValueError with the fix."""
+    """Record until each dataset holds `episodes` successes; returns {"rows": [counts]}. Raises ValueError."""
     from wbvla.data.cache import fingerprint
     from wbvla.lmo.controller import weights_folder
 
