@@ -44,6 +44,7 @@ VERBS = {
     "serve": Verb("runtime.serve", "Serve", "run", "answer observations with action chunks over a socket"),
     "run": Verb("runtime.run", "RunRobot", "run", "drive a robot: 50 Hz loop, chunks from a server"),
     "eval": Verb("evaluation.run", "Evaluate", "run", "closed-loop success over many seeded trials"),
+    "sim view": Verb("sim.view", "ViewTask", "run", "watch the operator at a task: a window, or a film"),
     "tasks": Verb("sim.listing", "ListTasks", "run", "what there is to do: subgoals and variation of each task"),
     "doctor": Verb("doctor", "Doctor", "run", "check this installation and say what is wrong"),
 }
