@@ -31,6 +31,7 @@ class Verb:
 VERBS = {
     "demo": Verb("demo", "Demo", "run", "the whole chain, from nothing to a trained humanoid and a report"),
     "collect sim": Verb("collect.sim", "CollectSim", "run", "record the scripted operator's demonstrations"),
+    "collect clips": Verb("collect.egocentric", "CollectClips", "run", "film first-person clips without actions"),
     "lam train": Verb("lam.train", "TrainLam", "run", "train a latent action model on video without actions"),
     "lam label": Verb("lam.label", "LabelLam", "run", "write the latent codes of every frame pair beside a dataset"),
     "vla pretrain": Verb("vla.train", "Pretrain", "run_pretrain", "teach the VLA to predict latent codes"),

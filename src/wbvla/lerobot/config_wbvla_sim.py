@@ -20,6 +20,7 @@ class WbvlaSimConfig(RobotConfig):
         seed: of the first episode, see wbvla.sim.seeds; the next ones follow.
         image_size: side of the head picture in pixels.
         pause_s: a new episode begins at the first look after a pause longer than this, in which LeRobot saved the last.
+            Counted in simulated time while the world moves, so that a slow machine pauses nothing.
     """
 
     task: str = "box-loading"

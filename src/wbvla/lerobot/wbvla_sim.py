@@ -49,7 +49,8 @@ class WbvlaSim(Robot):
         robot = get_robot(config.robot)
         self._states, self._actions = state_names(robot.joints), action_names(robot.arm_joints)
         self.cameras = {"head": None}  # LeRobot counts them for its picture writers
-        self._next_seed, self._looked_s = config.seed, time.monotonic()
+        self._next_seed = config.seed
+        self._looked_s: tuple[float, float] | None = None  # the last look at this episode, in wall and simulated time
 
     @property
     def observation_features(self) -> dict[str, Any]:
@@ -89,11 +90,11 @@ class WbvlaSim(Robot):
     def get_observation(self) -> dict[str, Any]:
         """Return the newest picture and the state measured with it; after a pause, of a new episode."""
         self._need_connection()
-        if time.monotonic() - self._looked_s > self.config.pause_s:
+        if self._pause_s() > self.config.pause_s:
             self.episode.close()
             self._begin()
         seen = self.episode.look()
-        self._looked_s = time.monotonic()
+        self._looked_s = time.monotonic(), self.episode.t_s
         return {**dict(zip(self._states, seen.state.tolist())), "head": seen.image}
 
     def send_action(self, action: dict[str, Any]) -> dict[str, Any]:
@@ -115,7 +116,13 @@ class WbvlaSim(Robot):
         self.episode = RealTimeEpisode(self.config, self._controller, self._next_seed)
         self._next_seed += 1
         self.episode.look()
-        self._looked_s = time.monotonic()
+        self._looked_s = None
+
+    def _pause_s(self) -> float:
+        if self._looked_s is None:
+            return 0.0
+        wall_s, simulated_s = self._looked_s
+        return time.monotonic() - wall_s if self.episode.over else self.episode.t_s - simulated_s
 
     def _need_connection(self) -> None:
         if self.episode is None:
@@ -144,6 +151,11 @@ class RealTimeEpisode:
         loop = FastLoop(self._adapter.robot, self._adapter, controller, self, task.text, self._clock)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="fast-loop")
         self._run = self._thread.submit(loop.run, task.time_limit_s + 1.0, self._adapter.done)
+
+    @property
+    def t_s(self) -> float:
+        """Simulated time since the episode's start."""
+        return self._adapter.env.t_s
 
     @property
     def over(self) -> bool:

@@ -34,10 +34,14 @@ class NiceCamera:
         self._look = mujoco.MjvOption()
         self._look.sitegroup[:] = 0
 
-    def frame(self) -> np.ndarray:
-        """Return the picture of now, (height, width, 3) uint8."""
+    def picture(self) -> np.ndarray:
+        """Return the scene of now, (height, width, 3) uint8."""
         self._renderer.update_scene(self._plant.data, self._camera, self._look)
-        picture, size = self._renderer.render().copy(), self._inset_px
+        return self._renderer.render().copy()
+
+    def frame(self) -> np.ndarray:
+        """Return the same with the head camera's view in its corner."""
+        picture, size = self.picture(), self._inset_px
         corner = slice(MARGIN, MARGIN + size), slice(-MARGIN - size, -MARGIN)
         framed = slice(MARGIN - FRAME, MARGIN + size + FRAME), slice(-MARGIN - size - FRAME, -MARGIN + FRAME)
         picture[framed] = 255
