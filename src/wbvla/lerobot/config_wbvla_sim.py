@@ -19,8 +19,8 @@ class WbvlaSimConfig(RobotConfig):
         robot: who it is.
         seed: of the first episode, see wbvla.sim.seeds; the next ones follow.
         image_size: side of the head picture in pixels.
-        pause_s: a new episode begins at the first look after a pause longer than this, in which LeRobot saved the last.
-            Counted in simulated time while the world moves, so that a slow machine pauses nothing.
+        pause_s: a new episode begins at the first look that comes longer than this after an action: LeRobot saved the
+            last one. Counted in simulated time while the world moves, so that a slow machine makes no pauses.
     """
 
     task: str = "box-loading"

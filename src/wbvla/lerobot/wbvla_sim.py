@@ -50,7 +50,7 @@ class WbvlaSim(Robot):
         self._states, self._actions = state_names(robot.joints), action_names(robot.arm_joints)
         self.cameras = {"head": None}  # LeRobot counts them for its picture writers
         self._next_seed = config.seed
-        self._looked_s: tuple[float, float] | None = None  # the last look at this episode, in wall and simulated time
+        self._acted_s: tuple[float, float] | None = None  # this episode's last action, in wall and simulated time
 
     @property
     def observation_features(self) -> dict[str, Any]:
@@ -88,13 +88,12 @@ class WbvlaSim(Robot):
         WbvlaSim.running = self
 
     def get_observation(self) -> dict[str, Any]:
-        """Return the newest picture and the state measured with it; after a pause, of a new episode."""
+        """Return the newest picture and the state measured with it, after a pause those of a new episode."""
         self._need_connection()
         if self._pause_s() > self.config.pause_s:
             self.episode.close()
             self._begin()
         seen = self.episode.look()
-        self._looked_s = time.monotonic(), self.episode.t_s
         return {**dict(zip(self._states, seen.state.tolist())), "head": seen.image}
 
     def send_action(self, action: dict[str, Any]) -> dict[str, Any]:
@@ -104,6 +103,7 @@ class WbvlaSim(Robot):
             raise ValueError(f"action: {', '.join(missing)} missing, expected the names {', '.join(self._actions)}")
         sent = WholeBodyAction.from_vector(np.array([action[name] for name in self._actions])).to_vector()
         self.episode.put(sent)
+        self._acted_s = time.monotonic(), self.episode.t_s
         return dict(zip(self._actions, sent.tolist()))
 
     def disconnect(self) -> None:
@@ -116,12 +116,12 @@ class WbvlaSim(Robot):
         self.episode = RealTimeEpisode(self.config, self._controller, self._next_seed)
         self._next_seed += 1
         self.episode.look()
-        self._looked_s = None
+        self._acted_s = None
 
     def _pause_s(self) -> float:
-        if self._looked_s is None:
+        if self._acted_s is None:
             return 0.0
-        wall_s, simulated_s = self._looked_s
+        wall_s, simulated_s = self._acted_s
         return time.monotonic() - wall_s if self.episode.over else self.episode.t_s - simulated_s
 
     def _need_connection(self) -> None:
