@@ -147,7 +147,7 @@ def main() -> None:
         shares = [f"{row['shares'][name]:.0%}" for name in PARTS]
         speeds = [f"{row[name]:.2f}" for name in ("times_real_time", "slowest_worker")]
         table.add_row(row["task"], camera, *speeds, *shares, f"{row['operator_to_step']:.0%}")
-    console = Console()
+    console = Console(width=110)
     console.print(table)
     if cfg.episodes:
         done = report["recording"]
