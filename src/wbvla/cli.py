@@ -31,6 +31,7 @@ class Verb:
 VERBS = {
     "demo": Verb("demo", "Demo", "run", "the whole chain, from nothing to a trained humanoid and a report"),
     "collect sim": Verb("collect.sim", "CollectSim", "run", "record the scripted operator's demonstrations"),
+    "collect clips": Verb("collect.egocentric", "CollectClips", "run", "film first-person clips without actions"),
     "lam train": Verb("lam.train", "TrainLam", "run", "train a latent action model on video without actions"),
     "lam label": Verb("lam.label", "LabelLam", "run", "write the latent codes of every frame pair beside a dataset"),
     "vla pretrain": Verb("vla.train", "Pretrain", "run_pretrain", "teach the VLA to predict latent codes"),
@@ -46,6 +47,7 @@ VERBS = {
     "serve": Verb("runtime.serve", "Serve", "run", "answer observations with action chunks over a socket or HTTP"),
     "run": Verb("runtime.run", "RunRobot", "run", "drive a robot: 50 Hz loop, chunks from a server"),
     "eval": Verb("evaluation.run", "Evaluate", "run", "closed-loop success over many seeded trials"),
+    "sim view": Verb("sim.view", "ViewTask", "run", "watch the operator at a task: a window, or a film"),
     "tasks": Verb("sim.listing", "ListTasks", "run", "what there is to do: subgoals and variation of each task"),
     "doctor": Verb("doctor", "Doctor", "run", "check this installation and say what is wrong"),
 }
