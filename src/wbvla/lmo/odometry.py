@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wbvla.lmo.arrays import namespace
+from wbvla.lmo.arrays import cross, namespace
 from wbvla.robots.base import Robot
 
 STEP_S = 0.02
@@ -51,7 +51,7 @@ def base_velocity(
     gyro: (n, 3) rad/s; gravity: (n, 3) unit vector in the pelvis frame.
     """
     xp = namespace(gyro)
-    of_foot = -(foot_vel + xp.cross(gyro[:, None, :], foot_pos))
+    of_foot = -(foot_vel + cross(gyro[:, None, :], foot_pos))
     depth = xp.einsum("nfi,ni->nf", foot_pos, gravity)
     left = 1.0 / (1.0 + xp.exp(xp.clip((depth[:, 1] - depth[:, 0]) / level_m, -30, 30)))
     return left[:, None] * of_foot[:, 0] + (1 - left)[:, None] * of_foot[:, 1]
@@ -110,10 +110,11 @@ class Odometry:
         self.velocity = self.velocity + self.config.velocity_filter * (sample - self.velocity)
         self.drift = self.drift + DRIFT_FILTER * (self.velocity - self.drift)
         xp, up = self.xp, -gravity
-        ahead = xp.array([1.0, 0.0, 0.0]) - up[:, :1] * up
-        ahead /= xp.maximum(xp.linalg.norm(ahead, axis=1, keepdims=True), 1e-6)
-        aside = xp.cross(up, ahead)
-        velocity = xp.stack([(self.velocity * ahead).sum(1), (self.velocity * aside).sum(1)], axis=1)
+        level = xp.maximum(xp.hypot(up[:, 1], up[:, 2]), 1e-6)  # length of the pelvis' x axis along the ground
+        rise = (self.velocity * up).sum(1)
+        ahead = (self.velocity[:, 0] - up[:, 0] * rise) / level
+        aside = (up[:, 2] * self.velocity[:, 1] - up[:, 1] * self.velocity[:, 2]) / level
+        velocity = xp.stack([ahead, aside], axis=1)
         self.error = pose_error(self.error, v_ref, velocity, (gyro * up).sum(1), self.config)
         self.lift = xp.clip(self.lift + STEP_S * self.config.lift_per_s * missing_m, -LIFT_M, LIFT_M)
 
@@ -134,27 +135,29 @@ class LegKinematics:
         self.xp = xp
         rows = {robot.joint_of(b): b for b in robot.bodies}
         legs = [[rows[j] for j in robot.joints[:6]], [rows[j] for j in robot.joints[6:12]]]
-        self.pos = xp.array(np.array([[b.pos for b in leg] for leg in legs]).transpose(1, 0, 2))
-        self.rot = xp.array(np.array([[_matrix(b.quat_wxyz) for b in leg] for leg in legs]).transpose(1, 0, 2, 3))
+        frames = np.zeros((2, 6, 4, 4))  # of each joint's body in its parent's, joint at 0
+        frames[..., :3, :3] = [[_matrix(b.quat_wxyz) for b in leg] for leg in legs]
+        frames[..., :3, 3], frames[..., 3, 3] = [[b.pos for b in leg] for leg in legs], 1.0
         axes = np.array([b.axis for b in legs[0]], float)
-        turns = np.array([[[0, -z, y], [z, 0, -x], [-y, x, 0]] for x, y, z in axes])
+        turns = np.zeros((6, 4, 4))
+        turns[:, :3, :3] = [[[0, -z, y], [z, 0, -x], [-y, x, 0]] for x, y, z in axes]
+        # Rodrigues: a joint at q has the frame fixed + sin(q) * sine + cos(q) * cosine.
+        self.fixed = xp.array(frames @ (np.eye(4) + turns @ turns))
+        self.sine, self.cosine = xp.array(frames @ turns), xp.array(-frames @ turns @ turns)
         self.axis, self.site = xp.array(axes), xp.array(robot.foot_site)
-        self.turns, self.turns_twice = xp.array(turns), xp.array(turns @ turns)
 
     def feet(self, q: np.ndarray, dq: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return positions and velocities of the feet in the pelvis frame, each (n, 2, 3). q, dq: (n, 12)."""
         q, dq = q.reshape(-1, 2, 6), dq.reshape(-1, 2, 6)
-        n, xp = len(q), self.xp
-        turn, origin = xp.broadcast_to(xp.eye(3), (n, 2, 3, 3)), xp.zeros((n, 2, 3))
-        origins, axes = xp.empty((6, n, 2, 3)), xp.empty((6, n, 2, 3))
-        s, c = xp.sin(q)[..., None, None], xp.cos(q)[..., None, None]
-        for i in range(6):
-            origin = origin + (turn @ self.pos[i][..., None])[..., 0]
-            turn = turn @ self.rot[i]
-            origins[i], axes[i] = origin, turn @ self.axis[i]
-            turn = turn @ (xp.eye(3) + s[:, :, i] * self.turns[i] + (1 - c[:, :, i]) * self.turns_twice[i])
-        foot = origin + turn @ self.site
-        return foot, xp.einsum("jnfi,nfj->nfi", xp.cross(axes, foot[None] - origins), dq)
+        frames = (
+            self.fixed + self.xp.sin(q)[..., None, None] * self.sine + self.xp.cos(q)[..., None, None] * self.cosine
+        )
+        for i in range(1, 6):
+            frames[:, :, i] = frames[:, :, i - 1] @ frames[:, :, i]
+        turn, origin = frames[..., :3, :3], frames[..., :3, 3]
+        foot = (turn[:, :, 5] @ self.site) + origin[:, :, 5]
+        rates = (turn @ self.axis[..., None])[..., 0] * dq[..., None]
+        return foot, cross(rates, foot[:, :, None] - origin).sum(2)
 
 
 def _matrix(quat: tuple[float, ...]) -> np.ndarray:
