@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # mjlab imports our tasks, and they this module, when it is i
 
 # What differs between model variants, with what MuJoCo derives from it, and the damping that the harness sets.
 PER_WORLD = (
-    "geom_friction", "geom_solref", "body_mass", "body_ipos", "actuator_gainprm", "actuator_biasprm",
+    "geom_friction", "geom_solref", "geom_pos", "body_mass", "body_ipos", "actuator_gainprm", "actuator_biasprm",
     "body_subtreemass", "dof_invweight0", "body_invweight0", "actuator_acc0", "dof_damping",
 )  # fmt: skip
 CONTACTS = {"feet": 16, "full": 48}  # room for each world: 8 foot spheres, and links that touch

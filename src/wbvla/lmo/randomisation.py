@@ -64,6 +64,8 @@ def model_variants(robot: Robot, config: LmoConfig, rng: np.random.Generator | N
         feet = [g for g in range(m.ngeom) if "foot" in m.geom(g).name]
         m.geom_friction[feet, 0] = rng.uniform(*config.friction)
         m.geom_solref[feet, 0] = rng.uniform(*config.softness_s)
+        middle = (m.geom_pos[feet].max(0) + m.geom_pos[feet].min(0)) / 2
+        m.geom_pos[feet, :2] = middle[:2] + rng.uniform(*config.soles) * (m.geom_pos[feet, :2] - middle[:2])
         torso = m.body("torso_link").id
         m.body_mass[torso] += severity * rng.uniform(*config.torso_kg)
         m.body_ipos[torso] += rng.uniform(-config.com_m, config.com_m, 3)

@@ -12,7 +12,7 @@ REWARDS = (
     ("track_xy", 2.5), ("track_xy_wide", 1.0), ("track_yaw", 1.5), ("track_yaw_wide", 1.0),
     ("track_height", 0.8), ("height_error", -12.0), ("drift_xy", 2.0), ("drift_yaw", 1.0),
     ("place_xy", 3.0), ("place_error", -8.0), ("place_yaw", 1.5),
-    ("upright", -8.0), ("torso_upright", -2.0), ("torso_oscillation", -0.05), ("torso_yaw_oscillation", -0.15),
+    ("upright", -3.0), ("torso_upright", -2.0), ("torso_oscillation", -0.05), ("torso_yaw_oscillation", -0.15),
     ("roll_pitch_rate", -0.08), ("vertical_velocity", -1.0),
     ("contact_schedule", 0.25), ("swing_height", -30.0), ("foot_slip", -0.4), ("foot_flat", -1.0),
     ("foot_parallel", -0.4), ("feet_too_close", -6.0), ("feet_too_wide", -2.0),
@@ -65,6 +65,7 @@ class LmoConfig:
         variants: compiled model variants for randomisation of friction, masses, gains.
         friction: range of the feet's sliding friction. softness_s: range of their contacts' time constant.
         torso_kg, wrist_kg: ranges of added mass; the first variants get a small share of it, the last all.
+        soles: range of the factor by which the soles are smaller than the robot's.
         roughness_m: largest bumps of the ground; the first variants walk on flat ground.
         com_m: how far the trunk's centre of mass moves. gains: share by which the joints' gains vary.
         link_mass: share by which each link's mass varies. torque_noise: share of each joint's torque limit.
@@ -99,6 +100,7 @@ class LmoConfig:
     softness_s: tuple[float, float] = (0.02, 0.03)
     torso_kg: tuple[float, float] = (-1.0, 3.0)
     wrist_kg: tuple[float, float] = (0.0, 1.5)
+    soles: tuple[float, float] = (1.0, 1.0)
     roughness_m: float = 0.0
     com_m: float = 0.03
     gains: float = 0.15
@@ -147,6 +149,7 @@ def lmo_g1_stage2() -> LmoConfig:
         friction=(0.4, 1.5),
         torso_kg=(-3.0, 5.0),
         wrist_kg=(0.0, 3.0),
+        soles=(0.75, 1.0),
         link_mass=0.1,
         torque_noise=0.03,
         sensor_lag_share=0.3,
@@ -156,7 +159,7 @@ def lmo_g1_stage2() -> LmoConfig:
         hand_force_n=45.0,
         redraw_s=(1.5, 5.0),
         reversals=0.25,
-        nominal_share=0.3,
+        nominal_share=0.15,
         mixed_share=0.5,
         opened=1.0,
         collisions="full",
