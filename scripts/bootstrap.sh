@@ -63,7 +63,7 @@ install_packages() {
         .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
     # The machine's own certificates: behind a company's proxy the ones inside uv are not enough.
     UV_HTTP_TIMEOUT=${UV_HTTP_TIMEOUT:-300} .venv/bin/python -m uv pip install --system-certs --python .venv/bin/python -c constraints.txt \
-        -e '.[sim,train,mjlab,dev]' -e plugins/lerobot_policy_wbvla
+        -e '.[sim,train,mjlab,serve,dev]' -e plugins/lerobot_policy_wbvla
 }
 
 # The cameras are drawn by EGL: a real picture is the only proof that the libraries fit together.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from wbvla.collect.egocentric import run_clips
-from wbvla.collect.motion import DT_S, reach, walk
+from wbvla.collect.egocentric import KINDS, CollectClips, run, run_clips
+from wbvla.collect.motion import DT_S, PRIMITIVES, approach, primitive, reach, walk
 from wbvla.data.video import ClipCache
 from wbvla.robots import get_robot
 
@@ -36,6 +37,36 @@ def test_clips_decode_and_their_truth_fits(clips: tuple[Path, dict]) -> None:
         assert (arms > 0.1 and moved < 0.05) if name.startswith("mani") else arms == 0
     assert cache.frames.std() > 10
     assert json.loads((out / "truth.json").read_text()) == truth
+
+
+def test_every_primitive_is_filmed_in_every_room_and_some_without_a_body(tmp_path: Path) -> None:
+    cfg = CollectClips(str(tmp_path / "clips"), loco=2 * len(KINDS), mani=2, image_size=32, workers=1)
+    cfg = replace(cfg, task="box-loading,cart-pushing")
+    truth = run(cfg)["clips"]
+    loco = [facts for facts in truth.values() if facts["family"] == "loco"]
+    assert {(f["kind"], f["task"]) for f in loco} == {(k, t) for k in KINDS for t in ("box-loading", "cart-pushing")}
+    assert {f["body"] for f in loco} == {True, False}
+    assert [f["body"] for f in truth.values() if f["family"] == "mani"] == [True, True]
+    assert {p.name for p in (tmp_path / "clips").iterdir()} == {"loco", "mani", "truth.json"}
+    cache = ClipCache.open((tmp_path / "clips" / "loco",), 32, tmp_path / "cache")
+    assert min(cache.frames[cache.clip == i].std() for i in range(len(loco))) > 5
+
+
+def test_a_primitive_moves_in_its_own_direction_only() -> None:
+    robot = get_robot("g1")
+    rest = robot.array("default")[robot.n_lmo : robot.n_lmo + 14]
+    for seed, (name, flags) in enumerate(PRIMITIVES.items()):
+        motion = primitive(robot, np.random.default_rng(seed), name, rest, 3.5)
+        first, last = motion.pelvis[0], motion.pelvis[-1]
+        c, s = np.cos(first[5]), np.sin(first[5])
+        ahead, aside = np.array([[c, s], [-s, c]]) @ (last - first)[:2]
+        moved = np.array([ahead, aside, last[5] - first[5]])
+        for amount, flag in zip(moved, flags):
+            assert amount * flag > 0.3 if flag else abs(amount) < 0.25, (name, moved)
+        sinks = last[2] - first[2]
+        assert (sinks < -0.08) == (name == "squat") and (sinks > 0.08) == (name == "stand up")
+    ends = [approach(robot, np.random.default_rng(i), rest, 3.5).pelvis[[0, -1]] for i in range(10)]
+    assert all(abs(end[0]) < 0.7 < np.hypot(*(end - start)[:2]) for start, end in ends)
 
 
 def test_a_run_continues_and_repeats_itself_bit_for_bit(clips: tuple[Path, dict]) -> None:

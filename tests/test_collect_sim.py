@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wbvla.collect.sim import NUDGE_N, NUDGE_NM, Attempt, CollectSim, Nudges, collect, episode_seed, run
+from wbvla.collect import sim
+from wbvla.collect.sim import NUDGE_N, NUDGE_NM, Attempt, CollectSim, Nudges, episode_seed, run
+from wbvla.collect.workers import Workers
 from wbvla.data.frames import FrameCache
 
 FACTS = {"by": "test"}
@@ -36,6 +38,11 @@ def config(out: Path, **changes) -> CollectSim:
     return replace(CollectSim(str(out), episodes=5, image_size=32, split="validation", seed=3), **changes)
 
 
+def collect(cfg: CollectSim, attempt, facts: dict) -> dict:
+    with Workers(cfg.workers) as workers:
+        return sim.collect(cfg, attempt, facts, workers)
+
+
 def arrays(root: Path) -> tuple:
     cache = FrameCache.open(root, 32)
     return cache.fingerprint, cache.states, np.array(cache.images)
@@ -50,17 +57,31 @@ def test_the_dataset_does_not_depend_on_workers_or_interruptions(tmp_path: Path)
     assert [e["seed"] for e in saved] == expected
     assert counts["failures"] == {"fall": sum(s % 3 == 0 for s in seeds[: seeds.index(expected[-1]) + 1])}
 
-    parts = config(tmp_path / "parts", workers=2, json=str(tmp_path / "counts.json"))
+    parts = config(tmp_path / "parts", workers=2)
     collect(replace(parts, episodes=2), attempt, FACTS)
     counts = collect(parts, attempt, FACTS)
     assert (counts["episodes"], counts["recorded_before"]) == (5, 2)
-    assert json.loads((tmp_path / "counts.json").read_text()) == counts
     for one, other in zip(arrays(tmp_path / "whole"), arrays(tmp_path / "parts")):
         np.testing.assert_array_equal(one, other)
 
     assert collect(parts, never, FACTS)["seconds"] < 2, "a complete dataset is left alone"
     with pytest.raises(ValueError, match=r"seed: got 3, expected 4"):
         collect(replace(parts, seed=4), attempt, FACTS)
+
+
+def test_several_tasks_are_recorded_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sim, "simulate", attempt)
+    cfg = config(tmp_path / "out", task="box-loading, bag-packing", episodes=2, json=str(tmp_path / "counts.json"))
+    report = run(cfg)
+    assert [row["task"] for row in report["rows"]] == ["box-loading", "bag-packing"]
+    assert json.loads((tmp_path / "counts.json").read_text()) == report
+    for row in report["rows"]:
+        assert row["episodes"] == 2
+        saved = json.loads((tmp_path / "out" / row["task"] / "meta" / "wbvla.json").read_text())
+        assert saved["simulated"] == row["task"] and len(saved["episodes"]) == 2
+    for wrong in ("box-loading,", "box-loading,box-loading", "cart"):
+        with pytest.raises(ValueError, match="expected all, or some of bag-packing"):
+            config(tmp_path, task=wrong)
 
 
 def test_an_operator_that_always_fails_is_reported(tmp_path: Path) -> None:
@@ -121,8 +142,7 @@ def test_the_operator_records_the_task_with_the_shipped_legs(tmp_path: Path) -> 
     except ValueError as error:
         pytest.skip(str(error))
     cfg = CollectSim(str(tmp_path / "dataset"), episodes=2)
-    counts = run(cfg)
-    assert counts["episodes"] == 2
+    assert run(cfg)["rows"][0]["episodes"] == 2
     cache = FrameCache.open(cfg.out, 96)
     assert set(np.unique(cache.actions[:, 16:19])) <= {-1.0, 0.0, 1.0}
     assert cache.actions[:, 16].max() == 1, "pushing needs walking ahead"

@@ -1,6 +1,7 @@
 """What the demo makes of its stages' files: results.json's schema, per-source reporting, curves from logs."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -27,9 +28,10 @@ def finished(tmp_path):
     """A folder as the stages leave it."""
     for policy, n in (("operator", 29), ("vla", 22), ("vla-no-lam", 15), ("blind", 1), ("replay", 0), ("random", 0)):
         cfg = Evaluate(policy=f"somewhere/{policy}")
-        write_json(tmp_path / "evaluation" / f"{policy}.json", summarise(cfg, episodes(n, 30), 0.04, 60.0))
+        rows = [summarise(cfg, episodes(n, 30), 0.04, 60.0)]
+        write_json(tmp_path / "evaluation" / f"{policy}.json", {"wall_s": 60.0, "rows": rows})
     repeated = summarise(Evaluate(policy="vla", trials=3, realtime=True), episodes(2, 3), 0.006, 60.0)
-    write_json(tmp_path / "evaluation" / "vla-realtime.json", repeated)
+    write_json(tmp_path / "evaluation" / "vla-realtime.json", {"wall_s": 60.0, "rows": [repeated]})
     for family in ("mani", "loco"):
         metrics = lam_metrics(str(tmp_path / "clips" / family), str((tmp_path / "mine").absolute()))
         write_json(tmp_path / "lam" / family / "metrics.json", metrics)
@@ -67,7 +69,29 @@ def test_a_row_counts_what_happened():
     row = summarise(Evaluate(policy="zero"), episodes(6, 10), 0.02, 1.0)
     assert (row["successes"], row["falls"], row["timeouts"], row["flag_differences"]) == (6, 4, 0, 0)
     assert row["subgoals"] == {"grab": 10, "push": 6}
+    assert (row["simulated_s"], row["wall_s"]) == (200.0, 1.0)
     assert len(row["episodes"]) == 10
+
+
+def test_rows_of_several_tasks_are_what_each_task_gives_alone(tmp_path):
+    cfg = Evaluate(
+        policy="zero", task="box-loading,cart-pushing", trials=1, split="validation", json=str(tmp_path / "rows.json")
+    )
+    report = run(cfg)
+    assert json.loads((tmp_path / "rows.json").read_text()) == report
+    assert [row["task"] for row in report["rows"]] == ["box-loading", "cart-pushing"]
+    for row in report["rows"]:
+        assert (row["successes"], row["trials"], len(row["episodes"])) == (0, 1, 1)
+        assert row["simulated_s"] == pytest.approx(sum(e["simulated_s"] for e in row["episodes"]))
+        assert 0 < row["wall_s"] <= report["wall_s"]
+    alone = run(replace(cfg, task="cart-pushing", workers=1, json=None))["rows"][0]
+    timeless = [{**e, "wall_s": 0} for e in alone["episodes"]]
+    assert timeless == [{**e, "wall_s": 0} for e in report["rows"][-1]["episodes"]]
+
+
+def test_axes_that_a_task_lacks_are_refused_before_any_trial():
+    with pytest.raises(ValueError, match="vary: got box_kg, expected some of bag-packing's axes"):
+        run(Evaluate(policy="zero", task="all", variation="unseen", vary=("box_kg",)))
 
 
 def test_blocks_of_test_seeds_share_nothing():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from wbvla.evaluation.policies import Replay, Zero, load_policy, mean_demonstration
+from wbvla.evaluation.policies import RandomActions, Replay, Zero, load_policy, mean_demonstration
 from wbvla.robots import get_robot
 from wbvla.types import FLAGS, LocoCommand, Observation
 
@@ -133,13 +133,26 @@ def test_replay_sees_nothing_but_the_clock():
     assert np.array_equal(ask(1.5)[:, 0], np.minimum(np.arange(30, 50), 39))  # the last action is held
 
 
+def test_random_actions_follow_from_the_seed_and_stay_within_limits():
+    policy, (low, high) = load_policy("random", "cart-pushing", "g1"), G1.range_rad[G1.n_lmo : G1.n_lmo + 14].T
+    assert isinstance(policy, RandomActions)
+
+    def answers(seed):
+        policy.reset(seed)
+        return np.array([policy.infer(None)["chunk"] for _ in range(50)])
+
+    assert np.array_equal(answers(1), answers(1)) and not np.array_equal(answers(1), answers(2))
+    actions = answers(1)
+    assert (actions[..., :14] >= low - 1e-6).all() and (actions[..., :14] <= high + 1e-6).all()
+    assert set(np.unique(actions[..., FLAGS])) == {-1, 0, 1}
+
+
 @pytest.mark.parametrize(
     ("arguments", "fix"),
     [
         ({"policy": "nowhere/at/all"}, "expected operator"),
         ({"policy": "replay"}, "--dataset"),
         ({"policy": "blind"}, "--checkpoint"),
-        ({"policy": "random"}, "--checkpoint"),
     ],
 )
 def test_a_wrong_policy_names_the_fix(arguments, fix):

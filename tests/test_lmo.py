@@ -10,7 +10,7 @@ import pytest
 from wbvla.lmo.command import CommandShaper, ShapingConfig, feedforward
 from wbvla.lmo.latent import WIDTH
 from wbvla.lmo.observation import History, layout, mirror_observation
-from wbvla.lmo.odometry import LegKinematics, Odometry, OdometryConfig, base_velocity, pose_error
+from wbvla.lmo.odometry import LIFT_M, LegKinematics, Odometry, OdometryConfig, base_velocity, pelvis_height, pose_error
 from wbvla.recipes.lmo import RECIPES, get_recipe
 from wbvla.robots import get_robot
 from wbvla.types import LocoCommand, Proprioception, VelocityCommand
@@ -126,10 +126,28 @@ def test_the_pose_error_is_the_way_back_and_is_bounded():
     np.testing.assert_allclose(error[0], [*expected, reference[2] - robot[2]], atol=5e-3)
     odometry, upright = Odometry(1, OdometryConfig()), np.array([[0.0, 0.0, -1.0]])
     for _ in range(200):  # somebody carries the robot off
-        odometry.step(np.array([[0.4, -0.3, 0.0]]), np.array([[0.0, 0.0, 1.0]]), upright, np.zeros((1, 3)))
+        velocity, turning, at_rest = np.array([[0.4, -0.3, 0.0]]), np.array([[0.0, 0.0, 1.0]]), np.zeros((1, 3))
+        odometry.step(velocity, turning, upright, at_rest, np.zeros(1))
     assert np.hypot(*odometry.error[0, :2]) == pytest.approx(0.3) and odometry.error[0, 2] == pytest.approx(-0.4)
     odometry.reset(np.array([True]))
     assert not odometry.error.any() and not odometry.velocity.any()
+
+
+def test_the_missing_height_is_made_good_and_bounded():
+    """A robot that sags by what its lift does not cover ends at the reference; one that cannot rise winds up no more
+    than LIFT_M."""
+    odometry, still, upright = (
+        Odometry(2, OdometryConfig(lift_per_s=0.5)),
+        np.zeros((2, 3)),
+        np.tile([0.0, 0, -1], (2, 1)),
+    )
+    sag = np.array([0.06, 0.5])
+    for _ in range(1000):
+        height = odometry.raised(np.full(2, 0.6)) - sag
+        odometry.step(still, still, upright, still, 0.6 - height)
+    np.testing.assert_allclose(height, [0.6, 0.6 + LIFT_M - 0.5], atol=1e-3)
+    feet = np.array([[[0.0, 0.1, -0.70], [0.1, -0.1, -0.65]]])
+    np.testing.assert_allclose(pelvis_height(feet, upright[:1]), [0.70])
 
 
 def test_a_world_climbs_when_its_episode_lasts_and_steps_down_when_it_falls():

@@ -13,7 +13,7 @@ from wbvla.cli import main
 from wbvla.lmo.arrays import namespace
 from wbvla.lmo.command import CommandShaper, ShapingConfig, feedforward, is_disturbed
 from wbvla.lmo.observation import actor_observation
-from wbvla.lmo.odometry import LegKinematics, Odometry, OdometryConfig, base_velocity
+from wbvla.lmo.odometry import LegKinematics, Odometry, OdometryConfig, base_velocity, pelvis_height
 from wbvla.recipes.lmo import get_recipe
 from wbvla.robots import get_robot
 from wbvla.types import LocoCommand, Proprioception
@@ -89,19 +89,22 @@ def test_shaping_and_feedforward_are_the_same_on_numpy_and_torch(kind):
 
 def test_odometry_and_observation_are_the_same_on_numpy_and_torch():
     rng, xp = np.random.default_rng(0), namespace(torch.zeros(0))
-    a, b = Odometry(8, OdometryConfig()), Odometry(8, OdometryConfig(), xp)
+    config = OdometryConfig(lift_per_s=0.5)
+    a, b = Odometry(8, config), Odometry(8, config, xp)
     legs, legs_torch = LegKinematics(ROBOT), LegKinematics(ROBOT, xp)
     for _ in range(20):
         q, dq = rng.uniform(-0.5, 0.5, (8, 29)), rng.normal(size=(8, 29))
         gyro, gravity, v_ref = rng.normal(size=(8, 3)), rng.normal(size=(8, 3)) - [0, 0, 3], rng.normal(size=(8, 3))
         gravity /= np.linalg.norm(gravity, axis=1, keepdims=True)
-        sample = base_velocity(*legs.feet(q[:, :12], dq[:, :12]), gyro, gravity, 0.05)
+        feet = legs.feet(q[:, :12], dq[:, :12])
+        sample, missing = base_velocity(*feet, gyro, gravity, 0.05), 0.7 - pelvis_height(feet[0], gravity)
         feet = legs_torch.feet(tensor(q[:, :12]), tensor(dq[:, :12]))
         sample_torch = base_velocity(*feet, tensor(gyro), tensor(gravity), 0.05)
         assert same(sample, sample_torch)
-        a.step(sample, gyro, gravity, v_ref)
-        b.step(sample_torch, *map(tensor, (gyro, gravity, v_ref)))
-    assert same(a.error, b.error) and same(a.velocity, b.velocity)
+        missing_torch = 0.7 - pelvis_height(feet[0], tensor(gravity))
+        a.step(sample, gyro, gravity, v_ref, missing)
+        b.step(sample_torch, *map(tensor, (gyro, gravity, v_ref)), missing_torch)
+    assert same(a.error, b.error) and same(a.velocity, b.velocity) and same(a.lift, b.lift)
     assert (is_disturbed(a, gravity) == is_disturbed(b, tensor(gravity)).numpy()).all()
     terms = {
         "flags": v_ref, "v_ref": v_ref, "height_ref": v_ref[:, :1], "base_velocity": a.velocity, "gyro": gyro,

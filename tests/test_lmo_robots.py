@@ -36,7 +36,8 @@ def test_mirroring_twice_is_identity():
 
 
 def test_engine_is_symmetric_and_knows_the_robots_joints():
-    """Mirrored actions give mirrored observations and the same reward, as far as the trunk's inertia is even."""
+    """Mirrored actions give mirrored observations, the critic's too, and the same reward, as far as the trunk's inertia
+    is even."""
     pytest.importorskip("mujoco")
     from wbvla.lmo.cpu_engine import CpuEngine
     from wbvla.recipes.lmo import get_recipe
@@ -47,10 +48,14 @@ def test_engine_is_symmetric_and_knows_the_robots_joints():
     engine.set_harness(1.0)
     engine.shaper.phase[:] = 0.0, 0.5
     engine.flags[:] = (1, 1, -1), (1, -1, 1)
+    engine.disturbance.shove[:], engine.disturbance.shove_left[:] = ((90, 50, 9), (90, -50, -9)), 5
     (index, sign), (of_obs, sign_obs), rng = mirror_action(X2), mirror_observation(X2), np.random.default_rng(0)
+    of_critic, sign_critic = engine.mirror_critic((of_obs, sign_obs))
     for _ in range(10):
-        observation, _ = engine.observe()
+        observation, critic = engine.observe()
         np.testing.assert_allclose(observation[0], observation[1][of_obs] * sign_obs, atol=0.1)
+        assert len(of_critic) == critic.shape[1] and (abs(critic[0, -3:]) > 0.3).all()
+        np.testing.assert_allclose(critic[0], critic[1][of_critic] * sign_critic, atol=0.15)
         action = 0.3 * rng.normal(size=13)
         reward, fallen, _ = engine.step(np.stack([action, action[index] * sign]))
         assert not fallen.any() and reward[0] == pytest.approx(reward[1], abs=0.05)

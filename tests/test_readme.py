@@ -16,7 +16,7 @@ import pytest
 from wbvla.cli import VERBS, main
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "docs/commands.md", "docs/demo.md", "docs/xvla.md")
+DOCUMENTS = ("README.md", "docs/commands.md", "docs/demo.md", "docs/world.md", "docs/xvla.md")
 COMMANDS = (ROOT / "docs" / "commands.md").read_text()
 FENCE = re.compile(r"^```bash([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 

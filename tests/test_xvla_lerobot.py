@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,13 +35,13 @@ def features(action: int = 14, state: int = 14, cameras=CAMERAS) -> dict:
     }
 
 
-def make(stats=None, shape: dict | None = None, **flags):
+def make(stats=None, shape: dict | None = None, meta=None, **flags):
     from wbvla.lerobot.configuration_xvla_wb import XvlaWbConfig
     from wbvla.lerobot.modeling_xvla_wb import XvlaWbPolicy
 
     torch.manual_seed(0)
     config = XvlaWbConfig(device="cpu", **(shape or features()), **{"domain": "robot", **flags})
-    return XvlaWbPolicy(config, dataset_stats=stats).eval()
+    return XvlaWbPolicy(config, dataset_stats=stats, dataset_meta=meta).eval()
 
 
 def batch_of(n: int = 2, action: int = 14, state: int = 14) -> dict:
@@ -136,7 +137,7 @@ def test_what_does_not_fit_is_refused(tmp_path):
         (features(action=29), {"action_mode": "ee6d"}, "got 29 entries, expected 20 for 'ee6d'"),
         (features(), {"domain": None}, "domain: the dataset names no robot type"),
         (features(), {"mode": "phase1"}, "mode: got 'phase1'"),
-        (features(), {"recipe": "huge"}, "recipe: got 'huge', expected one of tiny, released"),
+        (features(), {"recipe": "huge"}, "recipe: got 'huge', expected one of tiny, tiny_trunk, released"),
         (features(), {"n_action_steps": 99}, "n_action_steps: got 99, expected at most 20"),
         (features(), {"dtype": "float8"}, "dtype: got 'float8'"),
     ):
@@ -152,6 +153,26 @@ def test_what_does_not_fit_is_refused(tmp_path):
         policy.model.config = small({"arms": ARMS}, tokenizer=name)
         with pytest.raises(ValueError, match=message):
             policy.predict_action_chunk(batch_of())
+
+
+def test_the_dataset_says_whose_it_is(tmp_path):
+    """What the recorder stored beats the robot type; a flag or a checkpoint that says another robot is an error."""
+    from types import SimpleNamespace
+
+    (tmp_path / "meta").mkdir()
+    facts = {"name": "arms", "id": 31, "action": "joint", "masked_actions": []}
+    (tmp_path / "meta" / "wbvla.json").write_text(json.dumps({"domain": facts}))
+    meta = SimpleNamespace(root=tmp_path, robot_type="something else")
+    policy = make(None, meta=meta, domain=None)
+    assert policy.config.domain == "arms" and policy.model.config.domains["arms"].id == 31
+    save_model(tmp_path / "model", Xvla(small({"arms": replace(ARMS, id=44)}, tokenizer="words")))
+    for flags, message in (
+        ({"domain": "g1"}, "domain: got 'g1', expected 'arms', which"),
+        ({"domain": "arms", "domain_id": 0}, "domain_id: got 0, expected 31, which"),
+        ({"domain": None, "init_from": str(tmp_path / "model"), "n_action_steps": 2}, "id=44.*id=31"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make(None, meta=meta, **flags)
 
 
 @pytest.mark.slow

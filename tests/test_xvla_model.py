@@ -10,7 +10,7 @@ import torch
 from wbvla.xvla.batches import arrange_views, mix
 from wbvla.xvla.config import Domain, XvlaConfig
 from wbvla.xvla.model import Xvla
-from xvla_world import ARMS, CHUNK, PAD, ROBOTS, SIZE, TEXT, batch_of, small
+from xvla_world import ARMS, CHUNK, PAD, ROBOTS, SIZE, TEXT, TRUNK, batch_of, small
 
 VARIANTS = [("clean", "bidirectional"), ("clean", "prefix"), ("velocity", "bidirectional"), ("velocity", "prefix")]
 CLOSE = dict(atol=1e-5, rtol=1e-5)
@@ -199,3 +199,30 @@ def test_the_configuration_survives_json():
     assert XvlaConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     with pytest.raises(ValueError, match="unknown or missing keys depht"):
         XvlaConfig.from_dict({**config.to_dict(), "depht": 1})
+
+
+@pytest.mark.parametrize("attention", ["bidirectional", "prefix"])
+def test_the_vla_trunk_sees_by_the_same_laws(attention):
+    """Mixed equals separate, padding never matters, and picture and sentence do, with the other encoder."""
+    model = make(attention=attention, **TRUNK)
+    batches = [{**b, "tokens": b["tokens"] * (b["tokens"] != PAD)} for b in (batch_of("g1", 2), batch_of("franka", 2))]
+    noise, t = noise_of(model, 4), torch.linspace(0.1, 0.9, 4)
+    actions = model.sample(mix(batches, 0), 3, noise)
+    together, alone = model.losses(mix(batches, 0), noise, t), []
+    for i, (batch, width, a) in enumerate(zip(batches, (26, 7), (20, 7))):
+        rows = slice(2 * i, 2 * i + 2)
+        own = noise[rows, :, :width]
+        alone.append(model.losses(batch, own, t[rows])["loss"])
+        torch.testing.assert_close(actions[rows, :, :a], model.sample(batch, 3, own), **CLOSE)
+    torch.testing.assert_close(together["loss"], torch.stack(alone).mean(), **CLOSE)
+    batch, noise = {**batches[1], "views": torch.tensor([[True, False, True]] * 2)}, noise[:2, :, :7]
+    seen = model.sample(batch, 2, noise)
+    images = batch["images"].clone()
+    images[:, 1] = 255
+    torch.testing.assert_close(model.sample({**batch, "images": images}, 2, noise), seen, **CLOSE)
+    for key, other in (("images", 255 - batch["images"]), ("tokens", batch["tokens"].flip(1))):
+        assert not torch.allclose(model.sample({**batch, key: other}, 2, noise), seen), key
+    with pytest.raises(ValueError, match="trunk: got images of 64 px and tokenizer 'words', expected 32 px"):
+        make(**TRUNK, image_size=64)
+    with pytest.raises(ValueError, match="encoder: got both florence and trunk"):
+        small(trunk=TRUNK["trunk"])

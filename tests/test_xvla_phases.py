@@ -12,7 +12,7 @@ from wbvla.xvla.config import Domain
 from wbvla.xvla.model import Xvla
 from wbvla.xvla.packs import export_pack, import_pack, trunk_id
 from wbvla.xvla.phases import MODES, PARTS, learning_rate_factors, parameter_groups, part_of, set_trainable
-from xvla_world import ARMS, PAD, ROBOTS, batch_of, small
+from xvla_world import ARMS, PAD, ROBOTS, TRUNK, batch_of, small
 
 
 @pytest.fixture
@@ -103,7 +103,12 @@ def test_adapters_are_saved_and_merged(model, tmp_path):
 
 def test_every_parameter_is_of_one_part(model):
     model.add_adapters(2)
-    assert {part_of(name) for name, _ in model.named_parameters()} == set(PARTS)
+    seeing = Xvla(small(**TRUNK))
+    parts = {part_of(name) for either in (model, seeing) for name, _ in either.named_parameters()}
+    assert parts == set(PARTS)
+    with pytest.raises(ValueError, match="freeze: this model has no vision, expected some of trunk, transformer"):
+        set_trainable(seeing, "joint", freeze=("vision",))
+    assert not any(name.startswith("vlm.") for name in set_trainable(seeing, "joint", freeze=("trunk",)))
     assert set(set_trainable(model, "joint")) == {name for name, _ in model.named_parameters()}
     assert set(MODES["lora"]) < set(PARTS)
     with pytest.raises(ValueError, match="mode: got 'phase1', expected one of joint, warmup, prompts, lora"):

@@ -6,6 +6,7 @@ import copy
 
 import torch
 
+from wbvla.vla.config import VlaConfig
 from wbvla.xvla.config import Domain, XvlaConfig
 
 FLORENCE = {
@@ -34,16 +35,22 @@ CHUNK, SIZE, TEXT, PAD = 6, 32, 12, 1
 HUMANOID = Domain(30, "whole_body", 20, 68, ("head",), masked_actions=(14, 15))
 ARMS = Domain(31, "joint", 14, 14, ("front", "wrist"))
 FRANKA = Domain(32, "auto", 7, 8, ("front", "left", "right"))
+TRUNK = {"trunk": VlaConfig(image_size=SIZE, width=32, heads=2).to_dict(), "florence": {}, "tokenizer": "words"}
 ROBOTS = {"g1": HUMANOID, "arms": ARMS, "franka": FRANKA}
 
 
 def small(domains: dict[str, Domain] | None = None, **changes) -> XvlaConfig:
     """A configuration of thirty thousand numbers."""
     sizes = dict(image_size=SIZE, text_tokens=TEXT, chunk_steps=CHUNK, hidden_size=32, depth=2, heads=4)
-    sizes |= dict(prompt_tokens=4, time_dim=8, max_tokens=64)
-    return XvlaConfig(
-        domains=ROBOTS if domains is None else domains, florence=copy.deepcopy(FLORENCE), **{**sizes, **changes}
-    )
+    sizes |= dict(prompt_tokens=4, time_dim=8, max_tokens=64, florence=copy.deepcopy(FLORENCE))
+    return XvlaConfig(domains=ROBOTS if domains is None else domains, **{**sizes, **changes})
+
+
+def with_words(domains: dict[str, Domain], **changes) -> XvlaConfig:
+    """The same with hashed words, which need no tokenizer's files."""
+    config = small(domains, **{"tokenizer": "words", "text_tokens": 16, **changes})
+    config.florence["text_config"] |= {"vocab_size": 1024, "pad_token_id": 0}
+    return config
 
 
 def batch_of(name: str, n: int = 3, seed: int = 0, domain: Domain | None = None) -> dict:

@@ -20,6 +20,18 @@ STRIDE_HZ = 1.4
 PUSH_AHEAD_M = 0.36  # handle in front of the pelvis while pushing
 CLEARANCE_M = 0.38  # pelvis to the cart's outline, at least
 CART_OUTLINE_M = ((-0.05, 0.9), (-0.32, 0.32))  # behind and ahead, right and left of the handle
+LOWEST_BELOW_M = 0.25  # the deepest squat
+# The eight signed primitives: flags while they last; the last two change the height only.
+PRIMITIVES = {
+    "forward": (1, 0, 0),
+    "backward": (-1, 0, 0),
+    "left": (0, 1, 0),
+    "right": (0, -1, 0),
+    "turn left": (0, 0, 1),
+    "turn right": (0, 0, -1),
+    "squat": (0, 0, 0),
+    "stand up": (0, 0, 0),
+}
 
 
 @dataclass
@@ -67,6 +79,36 @@ def walk(robot: Robot, rng: np.random.Generator, arms_rad: np.ndarray, seconds: 
     return Motion(pelvis, np.tile(arms_rad, (n, 1)), cart, flags, height)
 
 
+def primitive(robot: Robot, rng: np.random.Generator, name: str, arms_rad: np.ndarray, seconds: float) -> Motion:
+    """Make one of PRIMITIVES: stand for a moment, then move in one direction only. Forward ends near the object."""
+    n = round(seconds / DT_S) + 1
+    flags, height = np.zeros((n, 3)), np.full(n, robot.nominal_height_m)
+    begin = int(rng.uniform(0.2, 0.6) / DT_S)
+    flags[begin:] = PRIMITIVES[name]
+    low = rng.uniform(_lowest(robot), robot.nominal_height_m - 0.12)
+    if name == "squat":
+        height[begin:] = low
+    elif name == "stand up":
+        height[:begin] = low
+    stand = rng.uniform([-1.5, -0.5, -0.4], [-0.6, 0.5, 0.4])
+    path = _moved(_integrate(rng, np.zeros(3), flags), stand, at=-1 if name == "forward" else 0)
+    return _beside(robot, rng, path, flags, height, arms_rad)
+
+
+def approach(robot: Robot, rng: np.random.Generator, arms_rad: np.ndarray, seconds: float) -> Motion:
+    """Make a walk up to the object: perhaps a turn, then ahead, then standing before it within an arm's reach."""
+    n = round(seconds / DT_S) + 1
+    flags = np.zeros((n, 3))
+    begin, turned = int(0.1 / DT_S), int(rng.uniform(0.1, 1.1) / DT_S)
+    end = int((seconds - rng.uniform(0.3, 0.8)) / DT_S)
+    flags[begin:turned, 2] = rng.choice([-1, 1])
+    flags[turned:end, 0] = 1
+    flags[turned:end, 1] = rng.choice([-1, 0, 0, 1])
+    stand = rng.uniform([-0.55, -0.15, -0.15], [-0.42, 0.15, 0.15])
+    path = _moved(_integrate(rng, np.zeros(3), flags), stand, at=-1)
+    return _beside(robot, rng, path, flags, np.full(n, robot.nominal_height_m), arms_rad)
+
+
 def reach(robot: Robot, rng: np.random.Generator, waypoints_rad: list[np.ndarray], seconds: float) -> Motion:
     """Make a standing motion whose arms pass through waypoints (14,), each reached by a minimum-jerk path."""
     n = round(seconds / DT_S) + 1
@@ -87,10 +129,30 @@ def reach(robot: Robot, rng: np.random.Generator, waypoints_rad: list[np.ndarray
     return Motion(pelvis, arms, cart, flags, height)
 
 
+def _beside(robot: Robot, rng: np.random.Generator, path, flags, height, arms_rad) -> Motion:
+    """Complete a motion beside an object that stays where it is; the arms are held."""
+    pelvis = _bob(rng, path, _slew(height, height[0]), flags)
+    cart = np.tile([0.0, 0.0, rng.uniform(-0.2, 0.2)], (len(path), 1))
+    return Motion(pelvis, np.tile(arms_rad, (len(path), 1)), cart, flags, height)
+
+
+def _moved(path: np.ndarray, pose: np.ndarray, at: int) -> np.ndarray:
+    """Move a path (T, 3) as a whole so that its entry `at` is the planar pose (3,)."""
+    turn = pose[2] - path[at, 2]
+    c, s = np.cos(turn), np.sin(turn)
+    places = (path[:, :2] - path[at, :2]) @ np.array([[c, s], [-s, c]]) + pose[:2]
+    return np.column_stack([places, path[:, 2] + turn])
+
+
+def _lowest(robot: Robot) -> float:
+    """The lowest pelvis height of a squat."""
+    return max(robot.height_range_m[0], robot.nominal_height_m - LOWEST_BELOW_M)
+
+
 def _commands(robot: Robot, rng: np.random.Generator, n: int, pushing: bool) -> tuple[np.ndarray, np.ndarray]:
     """Draw flags (n, 3) and heights (n,): one to three commands, each held for at least 0.8 s."""
     flags, height = np.zeros((n, 3)), np.full(n, robot.nominal_height_m)
-    lowest = max(robot.height_range_m[0], robot.nominal_height_m - 0.25)
+    lowest = _lowest(robot)
     cuts = np.sort(rng.choice(np.arange(40, n - 40), size=rng.integers(0, 3), replace=False))
     for begin, end in zip([0, *cuts], [*cuts, n]):
         kind = rng.uniform()

@@ -1,6 +1,6 @@
 """`wbvla collect sim`: record the scripted operator's demonstrations in simulation.
 
-In: a `CollectSim` configuration. Out: one LeRobot v3 dataset of successful episodes, and counts of the failed ones.
+In: a `CollectSim` configuration. Out: a LeRobot v3 dataset of successful episodes a task, and counts.
 Worker processes simulate, this process records in the order of the seeds: the dataset depends on the configuration
 only, not on the number of workers, and a run that was stopped goes on at the next seed.
 """
@@ -11,7 +11,7 @@ import json as json_module
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from wbvla.collect.workers import Workers
 from wbvla.data.progress import Progress
+from wbvla.sim.listing import choose_tasks
 from wbvla.types import Observation
 
 FPS = 20
@@ -33,10 +34,11 @@ class CollectSim:
     """Demonstrations in simulation.
 
     Attributes:
-        out: folder of the dataset; an unfinished one of the same configuration is continued.
-        task: what to do.
+        out: folder of the dataset, with several tasks of a dataset OUT/TASK each; unfinished ones of the same
+            configuration are continued.
+        task: what to do: a task, several with commas between them, or all.
         robot: who does it.
-        episodes: successful episodes to have in the end.
+        episodes: successful episodes of each task to have in the end.
         workers: processes that simulate.
         image_size: side of the head images, pixels.
         seed: where in the split to begin; different seeds give different episodes.
@@ -57,6 +59,7 @@ class CollectSim:
     json: str | None = None
 
     def __post_init__(self) -> None:
+        choose_tasks(self.task)
         for name, least in (("episodes", 1), ("workers", 1), ("image_size", 32), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected at least {least}")
@@ -86,7 +89,7 @@ class Attempt:
 
 
 def run(cfg: CollectSim) -> dict[str, Any]:
-    """Record until the dataset holds `episodes` successes; returns counts. Raises ValueError with the fix."""
+    """Record until each dataset holds `episodes` successes; returns {"rows": [counts]}. Raises ValueError."""
     from wbvla.data.cache import fingerprint
     from wbvla.lmo.controller import weights_folder
 
@@ -96,16 +99,26 @@ def run(cfg: CollectSim) -> dict[str, Any]:
         "control_delay_steps": CONTROL_DELAY_STEPS,
         "legs": fingerprint((p.name, p) for p in sorted(legs.iterdir()) if p.suffix in (".onnx", ".json")),
     }
-    return collect(cfg, simulate, facts)
+    tasks = choose_tasks(cfg.task)
+    outs = [cfg.out] if len(tasks) == 1 else [str(Path(cfg.out) / task) for task in tasks]
+    with Workers(cfg.workers) as workers:
+        parts = [replace(cfg, task=task, out=out) for task, out in zip(tasks, outs)]
+        report = {"rows": [collect(part, simulate, facts, workers) for part in parts]}
+    if cfg.json is not None:
+        Path(cfg.json).write_text(json_module.dumps(report, indent=1) + "\n")
+    return report
 
 
-def collect(cfg: CollectSim, attempt: Callable[[CollectSim, int], Attempt], facts: dict) -> dict[str, Any]:
+def collect(cfg: CollectSim, attempt: Callable[[CollectSim, int], Attempt], facts: dict, workers: Workers) -> dict:
     """Record what `attempt(cfg, seed)` returns, in the order of the seeds.
 
     Args:
-        cfg: what to record.
+        cfg: what to record: one task.
         attempt: simulates one episode; called in worker processes.
         facts: further provenance; a dataset with other facts is not continued.
+        workers: who simulate.
+    Returns:
+        Counts of this run: task, out, episodes, recorded_before, failures by kind, seconds.
     Raises:
         ValueError: `out` holds something else, or the operator hardly ever succeeds.
     """
@@ -119,24 +132,21 @@ def collect(cfg: CollectSim, attempt: Callable[[CollectSim, int], Attempt], fact
     saved = saved_episodes(cfg.out, provenance_of(robot, FPS, cfg.image_size, text, facts))
     failures: Counter[str] = Counter()
     if len(saved) < cfg.episodes:
-        first = saved[-1]["attempt"] + 1 if saved else 0
-        with Workers(cfg.workers) as workers:
-            results = _InOrder(workers, attempt, cfg, first)
-            # The workers are at work while LeRobot is imported.
-            from wbvla.data.recorder import EpisodeRecorder
+        results = _InOrder(workers, attempt, cfg, saved[-1]["attempt"] + 1 if saved else 0)
+        # The workers are at work while LeRobot is imported.
+        from wbvla.data.recorder import EpisodeRecorder
 
-            with EpisodeRecorder(cfg.out, robot, FPS, cfg.image_size, text, facts) as recorder:
-                failures = _record(recorder, results, cfg)
-    counts = {
+        with EpisodeRecorder(cfg.out, robot, FPS, cfg.image_size, text, facts) as recorder:
+            failures = _record(recorder, results, cfg)
+        results.cancel()
+    return {
+        "task": cfg.task,
         "out": str(cfg.out),
         "episodes": max(len(saved), cfg.episodes),
         "recorded_before": len(saved),
         "failures": dict(failures),
         "seconds": round(time.monotonic() - started, 1),
     }
-    if cfg.json is not None:
-        Path(cfg.json).write_text(json_module.dumps(counts, indent=1) + "\n")
-    return counts
 
 
 def episode_seed(cfg: CollectSim, index: int) -> int:
@@ -169,6 +179,11 @@ class _InOrder:
             result = future.result()
             self._submit()
             yield index, seed, result
+
+    def cancel(self) -> None:
+        """Give up those of the attempts ahead that no worker has begun."""
+        for _, _, future in self._ahead:
+            future.cancel()
 
 
 def _record(recorder, results: _InOrder, cfg: CollectSim) -> Counter[str]:

@@ -7,7 +7,7 @@ sample, this decodes each one once into a memory-mapped array beside the dataset
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from wbvla.data.cache import cached, fingerprint
 from wbvla.data.progress import Progress
-from wbvla.data.video import decode_video, square
+from wbvla.data.video import decode_video, square, squash
 
 HEAD = "observation.images.head"
 _LAYOUT = "frames v1"
@@ -105,13 +105,14 @@ class FrameCache:
     fingerprint: str
 
     @classmethod
-    def open(cls, dataset_root: str | Path, size: int, camera: str = HEAD) -> FrameCache:
+    def open(cls, dataset_root: str | Path, size: int, camera: str = HEAD, whole: bool = False) -> FrameCache:
         """Open the cache of a dataset, decoding its videos first when they are new or have changed.
 
         Args:
             dataset_root: folder of a LeRobot v3 dataset.
             size: side of the square images, pixels.
             camera: feature to decode; a dataset's only camera is taken whatever its name.
+            whole: keep all of an oblong picture, squashed (X-VLA); else its centre square.
         Raises:
             FileNotFoundError, ValueError: no dataset, a foreign version, a broken or missing video.
         """
@@ -124,9 +125,10 @@ class FrameCache:
         missing = next((p for p in files if not p.is_file()), None)
         if missing is not None:
             raise ValueError(f"{root}: {missing.relative_to(root)} is missing; the dataset is not whole, copy it again")
-        key = fingerprint(((p.relative_to(root).as_posix(), p) for p in files), f"{_LAYOUT} {size} {camera}")
-        folder = root / ".cache" / f"frames-{size}px-{camera}"
-        meta = cached(folder, key, lambda out: _build(out, root, info, camera, size))
+        scale, kind = (squash, "-whole") if whole and _oblong(info["features"][camera]) else (square, "")
+        key = fingerprint(((p.relative_to(root).as_posix(), p) for p in files), f"{_LAYOUT} {size}{kind} {camera}")
+        folder = root / ".cache" / f"frames-{size}px{kind}-{camera}"
+        meta = cached(folder, key, lambda out: _build(out, root, info, camera, size, scale))
         shape = (meta["frames"], size, size, 3)
         arrays = {n: np.load(folder / f"{n}.npy", allow_pickle=False) for n in meta["arrays"]}
         images = np.memmap(folder / "images.u8", np.uint8, "r", shape=shape)
@@ -143,7 +145,12 @@ def _camera(root: Path, info: dict, wanted: str) -> str:
     return cameras[0]
 
 
-def _build(folder: Path, root: Path, info: dict, camera: str, size: int) -> dict:
+def _oblong(feature: dict) -> bool:
+    sides = [n for n in feature["shape"] if n > 4]  # channels come first or last
+    return len(set(sides)) > 1
+
+
+def _build(folder: Path, root: Path, info: dict, camera: str, size: int, scale: Callable) -> dict:
     """Write the arrays and the decoded images of a dataset into a cache folder."""
     columns = ["index", "episode_index", "frame_index", "timestamp", "task_index", "observation.state", "action"]
     table = read_tables(root, "data", columns)
@@ -165,7 +172,7 @@ def _build(folder: Path, root: Path, info: dict, camera: str, size: int) -> dict
     images = np.memmap(folder / "images.u8", np.uint8, "w+", shape=(n, size, size, 3))
     progress = Progress("decode dataset", n, "frames")
     for path, rows in _rows_by_video(root, camera, column, float(info["fps"])):
-        _decode_rows(path, rows, float(info["fps"]), images, size)
+        _decode_rows(path, rows, float(info["fps"]), images, scale)
         progress.advance(len(rows))
     images.flush()
     progress.close()
@@ -199,7 +206,7 @@ def _rows_by_video(root: Path, camera: str, column: dict, fps: float) -> Iterato
     yield from by_file.items()
 
 
-def _decode_rows(path: Path, rows: dict[int, int], fps: float, images: np.ndarray, size: int) -> None:
+def _decode_rows(path: Path, rows: dict[int, int], fps: float, images: np.ndarray, scale: Callable) -> None:
     """Decode one video file into the rows that it holds; every row must get its own frame."""
     if not path.is_file():
         raise ValueError(f"{path}: this video of the dataset is missing; copy the dataset again")
@@ -207,7 +214,7 @@ def _decode_rows(path: Path, rows: dict[int, int], fps: float, images: np.ndarra
     for frame, t_s in decode_video(path, None):
         row = left.pop(round(t_s * fps), None)
         if row is not None:
-            images[row] = square(frame, size)
+            images[row] = scale(frame, images.shape[1])
     if left:
         raise ValueError(
             f"{path}: holds no frame for {len(left)} of {len(rows)} rows; the recording lost frames, drop it"

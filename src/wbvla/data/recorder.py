@@ -22,6 +22,7 @@ from wbvla.data.durable import sync
 from wbvla.data.frames import HEAD, read_info
 from wbvla.robots.base import Robot
 from wbvla.types import ACTION_DIM, Observation, action_names, state_names
+from wbvla.xvla.config import robot_facts
 
 STAGE = ".recording"
 PROVENANCE = "wbvla.json"
@@ -42,8 +43,8 @@ def dataset_features(robot: Robot, image_size: int) -> dict:
 
 def provenance_of(robot: Robot, fps: int, image_size: int, task_text: str, extra: dict) -> dict:
     """What must be equal for a recording to be continued; `extra` holds further JSON facts."""
-    camera = asdict(robot.camera)
-    facts = {"robot": robot.name, "fps": fps, "image_size": image_size, "task": task_text, "camera": camera, **extra}
+    facts = {"robot": robot.name, "fps": fps, "image_size": image_size, "task": task_text}
+    facts |= {"camera": asdict(robot.camera), "domain": robot_facts(robot.name), **extra}
     return {"kind": "dataset", "action_time": "applied when the row's image was captured", **facts}
 
 

@@ -47,10 +47,22 @@ def square(frame, size: int) -> np.ndarray:
     """Scale a PyAV frame's short side to `size`, cut out the centre and turn it upright: (size, size, 3) uint8 RGB."""
     scale = size / min(frame.width, frame.height)
     width, height = max(size, round(frame.width * scale)), max(size, round(frame.height * scale))
-    same = (width, height) == (frame.width, frame.height)
-    rgb = frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="BICUBIC" if same else "AREA")
+    rgb = _scaled(frame, width, height)
     top, left = (height - size) // 2, (width - size) // 2
-    rgb = rgb[top : top + size, left : left + size]
+    return _upright(frame, rgb[top : top + size, left : left + size])
+
+
+def squash(frame, size: int) -> np.ndarray:
+    """Scale all of a PyAV frame to (size, size, 3) uint8 RGB without regard to proportions, and turn it upright."""
+    return _upright(frame, _scaled(frame, size, size))
+
+
+def _scaled(frame, width: int, height: int) -> np.ndarray:
+    same = (width, height) == (frame.width, frame.height)
+    return frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="BICUBIC" if same else "AREA")
+
+
+def _upright(frame, rgb: np.ndarray) -> np.ndarray:
     quarter_turns = round(frame.rotation / 90) % 4  # the display matrix turns counter-clockwise, as rot90 does
     return np.ascontiguousarray(np.rot90(rgb, quarter_turns)) if quarter_turns else rgb
 

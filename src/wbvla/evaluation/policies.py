@@ -124,6 +124,26 @@ class Zero:
         return {"chunk": self._chunk}
 
 
+class RandomActions:
+    """A new whole-body action within the robot's limits at every question, held until the next."""
+
+    def __init__(self, robot: str) -> None:
+        self._robot = get_robot(robot)
+        self.reset(0)
+
+    def reset(self, seed: int) -> None:
+        """Draw this episode's actions from its seed."""
+        self._rng = np.random.default_rng([seed, 3])
+
+    def infer(self, observation: Observation) -> dict[str, np.ndarray]:
+        """Return one second of one random action."""
+        rng, g = self._rng, self._robot
+        arms = rng.uniform(*g.range_rad[g.n_lmo : g.n_lmo + 14].T)
+        loco = LocoCommand(*rng.integers(-1, 2, 3).tolist(), rng.uniform(*g.height_range_m))
+        action = WholeBodyAction(ArmTarget(arms, rng.uniform(size=2)), loco)
+        return {"chunk": np.tile(action.to_vector(), (CHUNK_STEPS, 1))}
+
+
 class Replay:
     """The mean demonstration in open loop: it looks at the clock only.
 
@@ -235,7 +255,8 @@ def load_policy(
 
     Args:
         policy: one of NAMED or a checkpoint folder.
-        checkpoint: the VLA that "blind" and "random" take their weights or shape from.
+        checkpoint: the VLA that "blind" takes its weights from, and "random" its shape; "random" without one acts at
+            random.
         dataset: the recordings that "replay" averages.
         seed: of the random weights.
     Raises:
@@ -250,9 +271,11 @@ def load_policy(
         if dataset is None:
             raise ValueError("policy replay averages demonstrations: add --dataset DIR (from `wbvla collect sim`)")
         return load_replay(dataset)
+    if policy == "random" and checkpoint is None:
+        return RandomActions(robot)
     if policy in ("blind", "random"):
         if checkpoint is None:
-            raise ValueError(f"policy {policy} needs a VLA to start from: add --checkpoint DIR")
+            raise ValueError("policy blind needs a VLA to start from: add --checkpoint DIR")
         return Learned(checkpoint, blind=policy == "blind", randomise=seed if policy == "random" else None)
     if not Path(policy).is_dir():
         raise ValueError(f"policy: got {policy!r}, expected {', '.join(NAMED)} or a folder of `wbvla vla finetune`")

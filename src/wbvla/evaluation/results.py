@@ -129,15 +129,15 @@ def print_results(root: Path, results: dict[str, Any]) -> None:
 
 
 def _row(path: Path) -> dict[str, Any]:
-    """Read an evaluation; the episodes stay in its own file."""
-    row = _read(path)
+    """Read an evaluation of one task; the episodes stay in its own file."""
+    row = _read(path)["rows"][0]
     del row["episodes"]
     return {**row, "policy": path.stem}
 
 
 def _realtime(root: Path) -> dict[str, Any]:
     """Compare the trials that were repeated in wall time with their twins in simulated time, seed by seed."""
-    real, simulated = (_read(root / "evaluation" / f"{name}.json") for name in ("vla-realtime", "vla"))
+    real, simulated = (_read(root / "evaluation" / f"{name}.json")["rows"][0] for name in ("vla-realtime", "vla"))
     twins = {episode["seed"]: episode["success"] for episode in simulated["episodes"]}
     return {
         "trials": real["trials"],

@@ -1,20 +1,24 @@
 """`wbvla eval`: closed-loop success of one policy over many seeded episodes, in parallel processes.
 
-In: an `Evaluate` configuration. Out: a row {policy, task, successes, trials, rate, low, high, ...}, also as JSON.
+In: an `Evaluate` configuration. Out: {"wall_s", "rows": [{policy, task, successes, trials, rate, low, high, ...}]}, a
+row a task, also as JSON.
 Workers are single-threaded processes; an episode depends on its seed only, never on who runs it or in which order.
 """
 
 from __future__ import annotations
 
 import json as json_module
+import math
 import os
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from wbvla.evaluation.statistics import wilson
+from wbvla.sim.listing import choose_tasks
 
 CONFIDENCE = 0.9
 
@@ -25,16 +29,16 @@ class Evaluate:
 
     Attributes:
         policy: operator, zero, walk-only, reach-only, random, replay, blind, or the folder of a VLA checkpoint.
-        task: what to do.
+        task: what to do: a task, several with commas between them, or all.
         robot: who does it.
-        trials: episodes.
+        trials: episodes of each task.
         workers: processes.
         split: whose seeds: train, validation or test. Select nothing on test.
         seed: which block of `trials` seeds of the split; also draws the weights of `random`.
-        json: file for the result with every episode.
-        checkpoint: the VLA behind `blind` and `random`.
+        json: file for the rows with every episode.
+        checkpoint: the VLA behind `blind` and `random`; without one `random` draws actions instead of weights.
         dataset: the demonstrations that `replay` averages.
-        video: mp4 of the first successful episode (of the first one if none succeeds).
+        video: mp4 of the first successful episode (of the first one if none succeeds); of several tasks NAME-TASK.mp4.
         latency_s: the policy's latency in simulated time; measured at the start if not given.
         realtime: in wall time instead, one trial after another through the sockets of `wbvla serve` and `wbvla run`.
         variation: trained or unseen: from which ranges the task's axes are drawn; see `wbvla tasks`.
@@ -58,6 +62,7 @@ class Evaluate:
     vary: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        choose_tasks(self.task)
         for name, least in (("trials", 1), ("workers", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected at least {least}")
@@ -84,39 +89,59 @@ def episode_seeds(split: str, trials: int, seed: int) -> list[int]:
 
 
 def run(cfg: Evaluate) -> dict[str, Any]:
-    """Run all trials, print the result and return it as a row. Raises ValueError on an unusable configuration."""
+    """Run all trials, print the rows and return them. Raises ValueError on an unusable configuration."""
     started = time.monotonic()
     seeds = episode_seeds(cfg.split, cfg.trials, cfg.seed)
+    parts = [replace(cfg, task=task) for task in choose_tasks(cfg.task)]
+    for part in parts:
+        unseen_axes(part)
     # Inherited by the workers before they import numpy, torch and mujoco.
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
-    if cfg.realtime:
-        from wbvla.evaluation.realtime import trials
-
-        episodes, latency_s = trials(cfg, seeds)
-    else:
-        episodes, latency_s = _in_simulated_time(cfg, seeds)
-    row = summarise(cfg, episodes, latency_s, time.monotonic() - started)
+    rows = _in_real_time(parts, seeds) if cfg.realtime else _in_simulated_time(parts, cfg, seeds)
+    report = {"wall_s": round(time.monotonic() - started, 1), "rows": rows}
     if cfg.json is not None:
-        write_json(cfg.json, row)
-    _print(row, cfg)
-    return row
+        write_json(cfg.json, report)
+    _print(report, cfg)
+    return report
 
 
-def _in_simulated_time(cfg: Evaluate, seeds: list[int]) -> tuple[list, float]:
+def _in_real_time(parts: list[Evaluate], seeds: list[int]) -> list[dict[str, Any]]:
+    from wbvla.evaluation.realtime import trials
+
+    rows = []
+    for part in parts:
+        started = time.monotonic()
+        episodes, latency_s = trials(part, seeds)
+        rows.append(summarise(part, episodes, latency_s, time.monotonic() - started))
+    return rows
+
+
+def _in_simulated_time(parts: list[Evaluate], cfg: Evaluate, seeds: list[int]) -> list[dict[str, Any]]:
+    """Run the tasks' trials in one pool, task after task, so that no worker waits between two of them."""
     from wbvla.collect.workers import Workers
 
-    with Workers(min(cfg.workers, cfg.trials)) as workers:
+    with Workers(min(cfg.workers, cfg.trials * len(parts))) as workers:
         # The first worker is alone while it measures: the others start with the trials.
-        latency_s = cfg.latency_s if cfg.latency_s is not None else workers.submit(_latency, cfg).result()
-        episodes = _all_trials(workers, cfg, seeds, latency_s)
+        latency_s = cfg.latency_s if cfg.latency_s is not None else workers.submit(_latency, parts[0]).result()
+        rows = _all_trials(workers, parts, seeds, latency_s)
         if cfg.video is not None:
-            best = next((e.seed for e in episodes if e.success), seeds[0])
-            workers.submit(_film, cfg, best, latency_s).result()
-    return episodes, latency_s
+            for future in [workers.submit(_film, part, row, video_of(cfg, part)) for part, row in zip(parts, rows)]:
+                future.result()
+    return rows
+
+
+def video_of(cfg: Evaluate, part: Evaluate) -> str:
+    """Return the file of a task's film: the one asked for, or with several tasks one named after each."""
+    path = Path(cfg.video)
+    return str(path if part.task == cfg.task else path.with_stem(f"{path.stem}-{part.task}"))
 
 
 def summarise(cfg: Evaluate, episodes: list, latency_s: float, wall_s: float) -> dict[str, Any]:
-    """Count outcomes of `Episode`s and add the Wilson interval."""
+    """Count outcomes of a task's `Episode`s and add the Wilson interval.
+
+    In the row, `simulated_s` is the sum over the episodes and `wall_s` runs from the first one's start to the last
+    one's end, however many workers shared them.
+    """
     n, successes = len(episodes), sum(e.success for e in episodes)
     rate = wilson(successes, n, CONFIDENCE)
     subgoals = {name: sum(e.subgoals[name] for e in episodes) for name in episodes[0].subgoals}
@@ -132,16 +157,17 @@ def summarise(cfg: Evaluate, episodes: list, latency_s: float, wall_s: float) ->
         "confidence": CONFIDENCE,
         "subgoals": subgoals,
         "falls": sum(e.fallen for e in episodes),
+        "drops": sum(e.failure == "drop" for e in episodes),
         "timeouts": sum(e.failure == "timeout" for e in episodes),
         "flag_differences": sum(e.flag_differences for e in episodes),
         "latency_s": latency_s,
         "realtime": cfg.realtime,
-        "drops": sum(e.failure == "drop" for e in episodes),
         "variation": cfg.variation,
         "vary": list(unseen_axes(cfg)),
         "split": cfg.split,
         "seed": cfg.seed,
         "wall_s": round(wall_s, 1),
+        "simulated_s": round(sum(e.simulated_s for e in episodes), 2),
         "episodes": [{**asdict(e), "wall_s": round(e.wall_s, 2)} for e in episodes],
     }
 
@@ -155,33 +181,36 @@ def write_json(path: str | Path, value: Any) -> None:
     os.replace(temporary, path)
 
 
-def _all_trials(workers: Any, cfg: Evaluate, seeds: list[int], latency_s: float) -> list:
-    """Return one Episode a seed, in the order of the seeds, with progress on standard error."""
+def _all_trials(workers: Any, parts: list[Evaluate], seeds: list[int], latency_s: float) -> list[dict[str, Any]]:
+    """Return a row a task, episodes in the order of the seeds, with progress on standard error."""
     from concurrent.futures import as_completed
 
     from wbvla.data.progress import Progress
 
-    futures = [workers.submit(_trial, cfg, seed, latency_s) for seed in seeds]
-    progress, successes = Progress(f"eval {Path(cfg.policy).name}", len(seeds), "trials"), 0
-    for future in as_completed(futures):
-        successes += future.result().success
+    futures = [[workers.submit(_trial, part, seed, latency_s) for seed in seeds] for part in parts]
+    where = {future: i for i, row in enumerate(futures) for future in row}
+    progress, successes = Progress(f"eval {Path(parts[0].policy).name}", len(where), "trials"), 0
+    spans = [(math.inf, 0.0)] * len(parts)
+    for future in as_completed(where):
+        episode, i, now = future.result(), where[future], time.monotonic()
+        spans[i] = min(spans[i][0], now - episode.wall_s), now
+        successes += episode.success
         progress.advance(1, f"{successes} succeeded")
     progress.close(f"{successes} succeeded")
-    return [future.result() for future in futures]
+    return [
+        summarise(part, [future.result() for future in row], latency_s, end - start)
+        for part, row, (start, end) in zip(parts, futures, spans)
+    ]
 
 
-_POLICIES: dict[Evaluate, Any] = {}  # this worker's policy
-
-
+@lru_cache(maxsize=1)  # one task after the other comes by; only its policy stays in memory
 def _policy(cfg: Evaluate) -> tuple[Any, int]:
-    """Return the policy and the size of the pictures it looks at."""
-    if cfg not in _POLICIES:
-        from wbvla.evaluation.policies import load_policy
+    """Return this worker's policy and the size of the pictures it looks at."""
+    from wbvla.evaluation.policies import load_policy
 
-        _POLICIES[cfg] = load_policy(cfg.policy, cfg.task, cfg.robot, cfg.checkpoint, cfg.dataset, cfg.seed)
-        if "torch" in sys.modules:
-            sys.modules["torch"].set_num_threads(1)
-    policy = _POLICIES[cfg]
+    policy = load_policy(cfg.policy, cfg.task, cfg.robot, cfg.checkpoint, cfg.dataset, cfg.seed)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
     return policy, getattr(policy, "image_size", 0)
 
 
@@ -199,36 +228,47 @@ def _trial(cfg: Evaluate, seed: int, latency_s: float, watch: Any = None):
 
 
 def unseen_axes(cfg: Evaluate) -> tuple[str, ...]:
-    """Return the axes of variation that are drawn from their unseen ranges."""
+    """Return the axes of variation that are drawn from their unseen ranges. Raises ValueError on one it lacks."""
     from wbvla.sim.tasks import get_task
 
     if cfg.variation == "trained":
         return ()
-    return cfg.vary or tuple(get_task(cfg.task).axes)
+    axes = tuple(get_task(cfg.task).axes)
+    if unknown := sorted(set(cfg.vary) - set(axes)):
+        raise ValueError(f"vary: got {', '.join(unknown)}, expected some of {cfg.task}'s axes: {', '.join(axes)}")
+    return cfg.vary or axes
 
 
-def _film(cfg: Evaluate, seed: int, latency_s: float) -> None:
+def _film(cfg: Evaluate, row: dict[str, Any], path: str) -> None:
     from wbvla.evaluation.film import Film
 
-    film = Film(cfg.video)
+    seed = next((e["seed"] for e in row["episodes"] if e["success"]), row["episodes"][0]["seed"])
+    film = Film(path)
     try:
-        _trial(cfg, seed, latency_s, film)
+        _trial(cfg, seed, row["latency_s"], film)
     finally:
         film.close()
 
 
-def _print(row: dict[str, Any], cfg: Evaluate) -> None:
+def _print(report: dict[str, Any], cfg: Evaluate) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("policy", "success", f"{CONFIDENCE:.0%} interval", "falls", "drops", "timeouts", *row["subgoals"])
-    counts = [*(str(row[kind]) for kind in ("falls", "drops", "timeouts"))]
-    counts += [*(f"{n}/{row['trials']}" for n in row["subgoals"].values())]
-    interval = f"{row['low']:.0%} - {row['high']:.0%}"
-    table.add_row(Path(row["policy"]).name, f"{row['successes']}/{row['trials']}", interval, *counts)
-    console = Console()
+    rows = report["rows"]
+    table = Table(
+        "task", "success", f"{CONFIDENCE:.0%} interval", "falls", "drops", "timeouts", "subgoals", "s", "sim s"
+    )
+    for row in rows:
+        counts = [str(row[kind]) for kind in ("falls", "drops", "timeouts")]
+        goals = "  ".join(f"{name} {n}" for name, n in row["subgoals"].items())
+        interval = f"{row['low']:.0%} - {row['high']:.0%}"
+        success, times = f"{row['successes']}/{row['trials']}", [f"{row[k]:.0f}" for k in ("wall_s", "simulated_s")]
+        table.add_row(row["task"], success, interval, *counts, goals, *times)
+    console, first = Console(), rows[0]
     console.print(table)
-    console.print(f"{row['task']}, split {row['split']}, latency {1000 * row['latency_s']:.0f} ms, {row['wall_s']} s")
-    for what, path in (("result", cfg.json), ("video", cfg.video)):
-        if path is not None:
-            console.print(f"{what}: {path}", soft_wrap=True)
+    who = f"{Path(cfg.policy).name} on {cfg.robot}"
+    latency_ms = 1000 * first["latency_s"]
+    console.print(f"{who}, split {cfg.split}, latency {latency_ms:.0f} ms, {report['wall_s']} s")
+    videos = [("video", video_of(cfg, replace(cfg, task=row["task"]))) for row in rows] if cfg.video else []
+    for what, path in ([("result", cfg.json)] if cfg.json is not None else []) + videos:
+        console.print(f"{what}: {path}", soft_wrap=True)

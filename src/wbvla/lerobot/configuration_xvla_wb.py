@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from lerobot.configs import NormalizationMode, PreTrainedConfig
 from lerobot.optim import AdamWConfig, LRSchedulerConfig
+from lerobot.policies.rtc.configuration_rtc import RTCConfig
 from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -51,6 +52,7 @@ class XvlaWbConfig(PreTrainedConfig):
         lora_rank: of the adapters in mode "lora".
         num_denoising_steps: passes through the network for a chunk.
         n_action_steps: actions that `select_action` plays from one chunk before it looks again.
+        rtc_config: real-time chunking: a chunk continues the one before, see wbvla.xvla.rtc; None = off.
         dtype: "bfloat16" computes in it; weights and optimiser stay float32.
         optimizer_pretrained_scale, optimizer_prompt_scale: of the learning rate of the encoder and of the prompts.
         scheduler_hold_steps: steps in which only prompts, action layers and adapters move (warm-up of phase II).
@@ -72,6 +74,7 @@ class XvlaWbConfig(PreTrainedConfig):
     lora_rank: int = 8
     num_denoising_steps: int = 10
     n_action_steps: int = 8
+    rtc_config: RTCConfig | None = None
     dtype: str = "float32"
     optimizer_lr: float = 1e-4
     optimizer_weight_decay: float = 0.0

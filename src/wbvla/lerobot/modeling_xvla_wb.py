@@ -5,7 +5,6 @@ A thin shell around wbvla.xvla.model: it finds or adds the dataset's robot, and 
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,20 +12,20 @@ from typing import Any
 
 import torch
 from lerobot.policies.pretrained import PreTrainedPolicy
+from lerobot.policies.rtc import RTCProcessor
 from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 from torch import Tensor
 
 from wbvla.lerobot.configuration_xvla_wb import XvlaWbConfig
 from wbvla.recipes.xvla import get_xvla_recipe
-from wbvla.xvla.actions import make_action_space
 from wbvla.xvla.batches import arrange_views, squash
 from wbvla.xvla.checkpoint import load_model
-from wbvla.xvla.config import Domain, XvlaConfig
+from wbvla.xvla.config import FREE_ID, XvlaConfig, domain_name
 from wbvla.xvla.model import Xvla
 from wbvla.xvla.phases import parameter_groups, set_trainable
+from wbvla.xvla.rtc import Previous
+from wbvla.xvla.sources import stored_domain
 from wbvla.xvla.tokens import make_tokenizer
-
-FREE_ID = 30  # released weights use those below
 
 
 class XvlaWbPolicy(PreTrainedPolicy):
@@ -46,6 +45,8 @@ class XvlaWbPolicy(PreTrainedPolicy):
     def __init__(self, config: XvlaWbConfig, dataset_stats=None, dataset_meta=None, **kwargs: Any) -> None:
         super().__init__(config)
         config.validate_features()
+        if dataset_meta is not None:
+            _take_stored_domain(config, dataset_meta)
         if config.domain is None:
             config.domain = _robot_type(dataset_meta)
         self.model = _start(config, dataset_stats)
@@ -64,6 +65,7 @@ class XvlaWbPolicy(PreTrainedPolicy):
         # this buffer, equals a straight one
         self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
         self._generator = torch.Generator()
+        self.init_rtc_processor()
         self.reset()
 
     def get_optim_params(self) -> list[dict[str, Any]]:
@@ -76,6 +78,7 @@ class XvlaWbPolicy(PreTrainedPolicy):
     def reset(self) -> None:
         """Forget the rest of the last chunk."""
         self._queue: deque[Tensor] = deque()
+        self._rest: Tensor | None = None
 
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
         """Return the loss of a training batch and what to log; the prompt's gradient is the previous batch's."""
@@ -92,20 +95,62 @@ class XvlaWbPolicy(PreTrainedPolicy):
         logged = {f"loss/{kind}": float(value.detach()) for kind, value in losses.items() if kind != "loss"}
         return losses["loss"], {**logged, "gradients/soft_prompt_norm": self._prompt_gradient}
 
+    def supports_rtc(self) -> bool:
+        """LeRobot's asynchronous rollout asks this."""
+        return True
+
+    def init_rtc_processor(self) -> None:
+        """Take `config.rtc_config`; LeRobot's rollout sets it after loading and calls this."""
+        rtc = self.config.rtc_config
+        self.rtc_processor = RTCProcessor(rtc) if rtc is not None and rtc.enabled else None
+
     @torch.no_grad()
-    def predict_action_chunk(self, batch: dict[str, Any], noise: Tensor | None = None, **kwargs: Any) -> Tensor:
-        """Return (B, T, A) actions in the dataset's units; the same noise (B, T, W) gives the same actions."""
+    def predict_action_chunk(
+        self,
+        batch: dict[str, Any],
+        noise: Tensor | None = None,
+        inference_delay: int | None = None,
+        prev_chunk_left_over: Tensor | None = None,
+        execution_horizon: int | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Return (B, T, A) actions in the dataset's units; the same noise (B, T, W) gives the same actions.
+
+        Args:
+            inference_delay: steps that will be played before this chunk arrives; with `rtc_config` it repeats them.
+            prev_chunk_left_over: (P, A) or (B, P, A), what is left of the last chunk, in the dataset's units.
+            execution_horizon: steps of it that guide this chunk; None = that of `rtc_config`.
+        """
         self.eval()
         inputs = self._inputs(batch)
+        previous = self._previous(prev_chunk_left_over, inference_delay or 0, execution_horizon, len(inputs["images"]))
         with torch.autocast(inputs["images"].device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"):
-            return self.model.sample(inputs, self.config.num_denoising_steps, noise).float()
+            return self.model.sample(inputs, self.config.num_denoising_steps, noise, previous=previous).float()
 
     @torch.no_grad()
     def select_action(self, batch: dict[str, Any], noise: Tensor | None = None, **kwargs: Any) -> Tensor:
-        """Return the next (B, A) action; looks again after `n_action_steps`."""
+        """Return the next (B, A) action; looks again after `n_action_steps`, with `rtc_config` going on from there."""
         if not self._queue:
-            self._queue.extend(self.predict_action_chunk(batch, noise)[:, : self.config.n_action_steps].unbind(1))
+            chunk = self.predict_action_chunk(batch, noise, prev_chunk_left_over=self._rest)
+            self._queue.extend(chunk[:, : self.config.n_action_steps].unbind(1))
+            self._rest = chunk[:, self.config.n_action_steps :]
         return self._queue.popleft()
+
+    def _previous(self, rest: Tensor | None, delay: int, horizon: int | None, samples: int) -> Previous | None:
+        """Weigh the rest of the last chunk as LeRobot does; None without real-time chunking or without a rest."""
+        if self.rtc_processor is None or rest is None:
+            return None
+        rest = rest if rest.ndim == 3 else rest.expand(samples, *rest.shape)
+        rest = rest[:, : self.config.chunk_size]
+        # LeRobot's rollout pads what is left with zeros to a fixed length: those steps ask for nothing
+        played = rest.abs().amax(dim=(0, 2)).nonzero()
+        rest = rest[:, : int(played[-1]) + 1 if len(played) else 0]
+        steps, rtc = rest.shape[1], self.config.rtc_config
+        horizon = min(rtc.execution_horizon if horizon is None else horizon, steps)
+        if not horizon:
+            return None
+        weights = self.rtc_processor.get_prefix_weights(delay, horizon, self.config.chunk_size)
+        return Previous(rest, weights, min(delay, steps), rtc.max_guidance_weight)
 
     def _inputs(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Translate LeRobot's names, channel order and pixel range to the model's."""
@@ -127,14 +172,23 @@ class XvlaWbPolicy(PreTrainedPolicy):
 
     def _tokens(self, tasks: Sequence[str]) -> Tensor:
         if self._tokenize is None:
-            words, config = self.model.vlm.language.embed_tokens, self.model.config
-            self._tokenize = make_tokenizer(
-                config.tokenizer, config.text_tokens, words.num_embeddings, self.model.vlm.pad_token
-            )
+            config, vlm = self.model.config, self.model.vlm
+            self._tokenize = make_tokenizer(config.tokenizer, config.text_tokens, vlm.vocabulary, vlm.pad_token)
         return self._tokenize(tasks)
 
     def _note_gradient(self, gradient: Tensor) -> None:
         self._prompt_gradient = float(gradient.norm())
+
+
+def _take_stored_domain(config: XvlaWbConfig, dataset_meta: Any) -> None:
+    """Fill in the robot that the dataset itself names. Raises ValueError if a flag says another."""
+    facts = stored_domain(dataset_meta.root)
+    for flag, key in (("domain", "name"), ("domain_id", "id")):
+        given, stored = getattr(config, flag), facts.get(key)
+        if given is None:
+            setattr(config, flag, stored)
+        elif stored not in (None, given):
+            raise ValueError(f"{flag}: got {given!r}, expected {stored!r}, which {dataset_meta.root} stores")
 
 
 def _robot_type(dataset_meta: Any) -> str:
@@ -142,7 +196,7 @@ def _robot_type(dataset_meta: Any) -> str:
     kind = getattr(dataset_meta, "robot_type", None)
     if not kind:
         raise ValueError("domain: the dataset names no robot type; give --policy.domain=<name of the robot>")
-    return re.sub(r"[^a-z0-9]+", "_", str(kind).lower()).strip("_")
+    return domain_name(str(kind))
 
 
 def _start(config: XvlaWbConfig, dataset_stats: dict[str, Any] | None) -> Xvla:
@@ -161,10 +215,10 @@ def _start(config: XvlaWbConfig, dataset_stats: dict[str, Any] | None) -> Xvla:
         taken = {domain.id for domain in model.config.domains.values()}
         free = next(i for i in range(FREE_ID, FREE_ID + len(taken) + 1) if i not in taken)
         new = config.dataset_domain(free if config.domain_id is None else config.domain_id)
-        model.add_domain(config.domain, new, config.like, prompt_only=not _fits(model, config.like, new))
+        model.add_domain(config.domain, new, config.like, prompt_only=not model.can_copy(config.like, new))
     else:
-        wanted = config.dataset_domain(known.id)
-        if any(getattr(known, key) != getattr(wanted, key) for key in ("action_dim", "state_dim", "cameras")):
+        wanted = config.dataset_domain(known.id if config.domain_id is None else config.domain_id)
+        if any(getattr(known, key) != getattr(wanted, key) for key in ("id", "action_dim", "state_dim", "cameras")):
             raise ValueError(
                 f"domain {config.domain!r}: the checkpoint has {known}, the dataset {wanted}; give --policy.domain "
                 "another name to add a robot"
@@ -175,12 +229,3 @@ def _start(config: XvlaWbConfig, dataset_stats: dict[str, Any] | None) -> Xvla:
         if head.domain.state_dim:
             head.set_state_statistics(dataset_stats[OBS_STATE]["mean"], dataset_stats[OBS_STATE]["std"])
     return model
-
-
-def _fits(model: Xvla, like: str | None, new: Domain) -> bool:
-    """Whether a new robot can start from another one's action layers, not only from its prompt."""
-    if like is None:
-        return False
-    source = model.domains[model.resolve(like)]
-    wide = make_action_space(new).width >= source.space.width and new.state_dim >= source.domain.state_dim
-    return source.domain.action == new.action and wide

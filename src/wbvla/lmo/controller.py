@@ -13,7 +13,7 @@ import numpy as np
 from wbvla.contract import load_contract, require_match
 from wbvla.lmo.command import CommandShaper, ShapingConfig, feedforward, is_disturbed
 from wbvla.lmo.observation import History, actor_observation, layout
-from wbvla.lmo.odometry import LegKinematics, Odometry, OdometryConfig, base_velocity
+from wbvla.lmo.odometry import LegKinematics, Odometry, OdometryConfig, base_velocity, pelvis_height
 from wbvla.robots import get_robot
 from wbvla.types import LocoCommand, Proprioception, VelocityCommand
 
@@ -89,10 +89,11 @@ class LmoController:
         flags = self._flags(command)[None].astype(float)
         feet = self.legs.feet(q[None, :12], dq[None, :12])
         sample = base_velocity(*feet, gyro, gravity, self.odometry.config.level_m)
-        self.odometry.step(sample, gyro, gravity, self.shaper.v_ref)
+        missing_m = self.shaper.height_ref - pelvis_height(feet[0], gravity)
+        self.odometry.step(sample, gyro, gravity, self.shaper.v_ref, missing_m)
         terms = {
             "flags": flags, "v_ref": self.odometry.steer(self.shaper.v_ref),
-            "height_ref": self.shaper.height_ref[:, None],
+            "height_ref": self.odometry.raised(self.shaper.height_ref)[:, None],
             "base_velocity": self.odometry.velocity, "gyro": gyro, "gravity": gravity, "q": q[None], "dq": dq[None],
             "last_action": self.action, "clock": self.shaper.clock(), "pose_error": self.odometry.error,
         }  # fmt: skip
@@ -111,9 +112,8 @@ class LmoController:
         height_m = np.clip(np.array([command.height_m]), *c["height_range_m"])
         self.shaper.step(flags, height_m, is_disturbed(self.odometry, gravity))
         target = self.default[: self.robot.n_lmo] + c["action_scale_rad"] * self.action[0]
-        target[:12] += feedforward(
-            self.shaper.swing(), self.shaper.height_ref, c["nominal_height_m"], c["leg_m"], c["lift_rad"]
-        )[0]
+        height_ref = self.odometry.raised(self.shaper.height_ref)
+        target[:12] += feedforward(self.shaper.swing(), height_ref, c["nominal_height_m"], c["leg_m"], c["lift_rad"])[0]
         return target
 
     def _flags(self, command: LocoCommand | VelocityCommand) -> np.ndarray:

@@ -24,10 +24,11 @@ if TYPE_CHECKING:  # mjlab imports our tasks, and they this module, when it is i
 
 # What differs between model variants, with what MuJoCo derives from it, and the damping that the harness sets.
 PER_WORLD = (
-    "geom_friction", "geom_solref", "body_mass", "body_ipos", "actuator_gainprm", "actuator_biasprm",
+    "geom_friction", "geom_solref", "geom_pos", "body_mass", "body_ipos", "actuator_gainprm", "actuator_biasprm",
     "body_subtreemass", "dof_invweight0", "body_invweight0", "actuator_acc0", "dof_damping",
 )  # fmt: skip
-CONTACTS, CONSTRAINTS = 16, 96  # room for each world: 8 foot spheres of 4 rows each, and joint limits
+CONTACTS = {"feet": 16, "full": 48}  # room for each world: 8 foot spheres, and links that touch
+ROWS = 6  # of constraints for each contact: 4 of its own, and room for the joints' limits
 
 
 def simulation_config(config: LmoConfig) -> SimulationCfg:
@@ -37,7 +38,8 @@ def simulation_config(config: LmoConfig) -> SimulationCfg:
     physics = MujocoCfg(
         timestep=config.physics_s, iterations=10, ls_iterations=20, integrator="implicitfast", cone="pyramidal"
     )
-    return SimulationCfg(nconmax=CONTACTS, njmax=CONSTRAINTS, mujoco=physics)
+    contacts = CONTACTS[config.collisions]
+    return SimulationCfg(nconmax=contacts, njmax=ROWS * contacts, mujoco=physics)
 
 
 class MjlabEngine(LegsTask):

@@ -1,7 +1,8 @@
-"""Leg odometry: joint angles and speeds, gyroscope and gravity in; velocity and place of the pelvis out.
+"""Leg odometry: joint angles and speeds, gyroscope and gravity in; velocity, place and height of the pelvis out.
 
 The foot that is lower along gravity is taken to stand still; both share the vote when they are level. The place is
-kept as what is missing to where the reference velocity leads: legs that see it do not drift.
+kept as what is missing to where the reference velocity leads: legs that see it do not drift. What is missing to the
+reference height is made good the same way.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wbvla.lmo.arrays import namespace
+from wbvla.lmo.arrays import cross, namespace
 from wbvla.robots.base import Robot
 
 STEP_S = 0.02
@@ -25,6 +26,7 @@ class OdometryConfig:
         velocity_filter: share of the new sample in the velocity.
         error_m, error_rad: bounds of the pose error: a robot that was carried off does not run after its old place.
         steer_per_s: share of the pose error that the reference velocity makes good a second. At most `STEER`.
+        lift_per_s: share of the missing height that is added to the reference height a second. At most `LIFT_M`.
     """
 
     level_m: float = 0.002
@@ -32,10 +34,12 @@ class OdometryConfig:
     error_m: float = 0.3
     error_rad: float = 0.4
     steer_per_s: float = 0.0
+    lift_per_s: float = 0.0
 
 
 DRIFT_FILTER = 0.03  # a time constant of 0.7 s
 STEER = np.array([0.15, 0.15, 0.3])  # m/s, m/s, rad/s
+LIFT_M = 0.1
 
 
 def base_velocity(
@@ -47,10 +51,16 @@ def base_velocity(
     gyro: (n, 3) rad/s; gravity: (n, 3) unit vector in the pelvis frame.
     """
     xp = namespace(gyro)
-    of_foot = -(foot_vel + xp.cross(gyro[:, None, :], foot_pos))
+    of_foot = -(foot_vel + cross(gyro[:, None, :], foot_pos))
     depth = xp.einsum("nfi,ni->nf", foot_pos, gravity)
     left = 1.0 / (1.0 + xp.exp(xp.clip((depth[:, 1] - depth[:, 0]) / level_m, -30, 30)))
     return left[:, None] * of_foot[:, 0] + (1 - left)[:, None] * of_foot[:, 1]
+
+
+def pelvis_height(foot_pos: np.ndarray, gravity: np.ndarray) -> np.ndarray:
+    """Return the height of the pelvis above the lower foot, (n,), m. foot_pos: (n, 2, 3), gravity: (n, 3)."""
+    xp = namespace(gravity)
+    return xp.amax(xp.einsum("nfi,ni->nf", foot_pos, gravity), axis=1)
 
 
 def pose_error(
@@ -83,26 +93,39 @@ class Odometry:
         self.config, self.xp = config, xp
         self.velocity, self.error = xp.zeros((n, 3)), xp.zeros((n, 3))
         self.drift = xp.zeros((n, 3))  # velocity over most of a stride: a gait's own sway is not in it
+        self.lift = xp.zeros(n)  # added to the reference height, m
 
     def reset(self, worlds: np.ndarray) -> None:
         """Start at rest in the right place (bool mask or indices)."""
-        self.velocity[worlds], self.error[worlds], self.drift[worlds] = 0.0, 0.0, 0.0
+        self.velocity[worlds], self.error[worlds], self.drift[worlds], self.lift[worlds] = 0.0, 0.0, 0.0, 0.0
 
-    def step(self, sample: np.ndarray, gyro: np.ndarray, gravity: np.ndarray, v_ref: np.ndarray) -> None:
-        """Advance by 20 ms. sample: (n, 3) of `base_velocity`; gyro, gravity: (n, 3), pelvis frame; v_ref: (n, 3)."""
+    def step(
+        self, sample: np.ndarray, gyro: np.ndarray, gravity: np.ndarray, v_ref: np.ndarray, missing_m: np.ndarray
+    ) -> None:
+        """Advance by 20 ms.
+
+        sample: (n, 3) of `base_velocity`; gyro, gravity: (n, 3), pelvis frame; v_ref: (n, 3); missing_m: (n,)
+        reference height minus `pelvis_height`.
+        """
         self.velocity = self.velocity + self.config.velocity_filter * (sample - self.velocity)
         self.drift = self.drift + DRIFT_FILTER * (self.velocity - self.drift)
         xp, up = self.xp, -gravity
-        ahead = xp.array([1.0, 0.0, 0.0]) - up[:, :1] * up
-        ahead /= xp.maximum(xp.linalg.norm(ahead, axis=1, keepdims=True), 1e-6)
-        aside = xp.cross(up, ahead)
-        velocity = xp.stack([(self.velocity * ahead).sum(1), (self.velocity * aside).sum(1)], axis=1)
+        level = xp.maximum(xp.hypot(up[:, 1], up[:, 2]), 1e-6)  # length of the pelvis' x axis along the ground
+        rise = (self.velocity * up).sum(1)
+        ahead = (self.velocity[:, 0] - up[:, 0] * rise) / level
+        aside = (up[:, 2] * self.velocity[:, 1] - up[:, 1] * self.velocity[:, 2]) / level
+        velocity = xp.stack([ahead, aside], axis=1)
         self.error = pose_error(self.error, v_ref, velocity, (gyro * up).sum(1), self.config)
+        self.lift = xp.clip(self.lift + STEP_S * self.config.lift_per_s * missing_m, -LIFT_M, LIFT_M)
 
     def steer(self, v_ref: np.ndarray) -> np.ndarray:
         """Return the reference velocity (n, 3) plus what leads back to the right place."""
         limit = self.xp.array(STEER)
         return v_ref + self.xp.clip(self.config.steer_per_s * self.error, -limit, limit)
+
+    def raised(self, height_ref: np.ndarray) -> np.ndarray:
+        """Return the reference height (n,) plus what makes good the missing height."""
+        return height_ref + self.lift
 
 
 class LegKinematics:
@@ -112,27 +135,29 @@ class LegKinematics:
         self.xp = xp
         rows = {robot.joint_of(b): b for b in robot.bodies}
         legs = [[rows[j] for j in robot.joints[:6]], [rows[j] for j in robot.joints[6:12]]]
-        self.pos = xp.array(np.array([[b.pos for b in leg] for leg in legs]).transpose(1, 0, 2))
-        self.rot = xp.array(np.array([[_matrix(b.quat_wxyz) for b in leg] for leg in legs]).transpose(1, 0, 2, 3))
+        frames = np.zeros((2, 6, 4, 4))  # of each joint's body in its parent's, joint at 0
+        frames[..., :3, :3] = [[_matrix(b.quat_wxyz) for b in leg] for leg in legs]
+        frames[..., :3, 3], frames[..., 3, 3] = [[b.pos for b in leg] for leg in legs], 1.0
         axes = np.array([b.axis for b in legs[0]], float)
-        turns = np.array([[[0, -z, y], [z, 0, -x], [-y, x, 0]] for x, y, z in axes])
+        turns = np.zeros((6, 4, 4))
+        turns[:, :3, :3] = [[[0, -z, y], [z, 0, -x], [-y, x, 0]] for x, y, z in axes]
+        # Rodrigues: a joint at q has the frame fixed + sin(q) * sine + cos(q) * cosine.
+        self.fixed = xp.array(frames @ (np.eye(4) + turns @ turns))
+        self.sine, self.cosine = xp.array(frames @ turns), xp.array(-frames @ turns @ turns)
         self.axis, self.site = xp.array(axes), xp.array(robot.foot_site)
-        self.turns, self.turns_twice = xp.array(turns), xp.array(turns @ turns)
 
     def feet(self, q: np.ndarray, dq: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return positions and velocities of the feet in the pelvis frame, each (n, 2, 3). q, dq: (n, 12)."""
         q, dq = q.reshape(-1, 2, 6), dq.reshape(-1, 2, 6)
-        n, xp = len(q), self.xp
-        turn, origin = xp.broadcast_to(xp.eye(3), (n, 2, 3, 3)), xp.zeros((n, 2, 3))
-        origins, axes = xp.empty((6, n, 2, 3)), xp.empty((6, n, 2, 3))
-        s, c = xp.sin(q)[..., None, None], xp.cos(q)[..., None, None]
-        for i in range(6):
-            origin = origin + (turn @ self.pos[i][..., None])[..., 0]
-            turn = turn @ self.rot[i]
-            origins[i], axes[i] = origin, turn @ self.axis[i]
-            turn = turn @ (xp.eye(3) + s[:, :, i] * self.turns[i] + (1 - c[:, :, i]) * self.turns_twice[i])
-        foot = origin + turn @ self.site
-        return foot, xp.einsum("jnfi,nfj->nfi", xp.cross(axes, foot[None] - origins), dq)
+        frames = (
+            self.fixed + self.xp.sin(q)[..., None, None] * self.sine + self.xp.cos(q)[..., None, None] * self.cosine
+        )
+        for i in range(1, 6):
+            frames[:, :, i] = frames[:, :, i - 1] @ frames[:, :, i]
+        turn, origin = frames[..., :3, :3], frames[..., :3, 3]
+        foot = (turn[:, :, 5] @ self.site) + origin[:, :, 5]
+        rates = (turn @ self.axis[..., None])[..., 0] * dq[..., None]
+        return foot, cross(rates, foot[:, :, None] - origin).sum(2)
 
 
 def _matrix(quat: tuple[float, ...]) -> np.ndarray:

@@ -28,9 +28,9 @@ def on_ground(robot: Robot, config: LmoConfig) -> mujoco.MjModel:
 
 
 def on_ground_spec(robot: Robot, config: LmoConfig) -> mujoco.MjSpec:
-    """Put the robot on a floor, feet against the floor only, with the sensors that the reward rows need."""
+    """Put the robot on a floor, with the sensors that the reward rows need."""
     rows = dict(config.rewards)
-    spec = robot.build(feet="spheres", collisions="feet", timestep_s=config.physics_s)
+    spec = robot.build(feet="spheres", collisions=config.collisions, timestep_s=config.physics_s)
     if config.roughness_m:
         add_ground(spec)
     else:
@@ -64,6 +64,8 @@ def model_variants(robot: Robot, config: LmoConfig, rng: np.random.Generator | N
         feet = [g for g in range(m.ngeom) if "foot" in m.geom(g).name]
         m.geom_friction[feet, 0] = rng.uniform(*config.friction)
         m.geom_solref[feet, 0] = rng.uniform(*config.softness_s)
+        middle = (m.geom_pos[feet].max(0) + m.geom_pos[feet].min(0)) / 2
+        m.geom_pos[feet, :2] = middle[:2] + rng.uniform(*config.soles) * (m.geom_pos[feet, :2] - middle[:2])
         torso = m.body("torso_link").id
         m.body_mass[torso] += severity * rng.uniform(*config.torso_kg)
         m.body_ipos[torso] += rng.uniform(-config.com_m, config.com_m, 3)
@@ -81,11 +83,24 @@ def model_variants(robot: Robot, config: LmoConfig, rng: np.random.Generator | N
     return models
 
 
+def variant_facts(robot: Robot, models: list[mujoco.MjModel]) -> np.ndarray:
+    """Return what the critic is told of each model, about 1 each: the feet's friction, mass added to torso and hands.
+
+    Shape (variants, 4).
+    """
+    bodies = ("torso_link", *(palm.body for palm in robot.palms))
+    foot = next(g for g in range(models[0].ngeom) if "foot" in models[0].geom(g).name)
+    nominal = np.array([models[0].body(b).mass[0] for b in bodies])
+    masses = np.array([[m.body(b).mass[0] for b in bodies] for m in models])
+    friction = np.array([m.geom_friction[foot, 0] for m in models])
+    return np.column_stack([friction, (masses - nominal) / 2])
+
+
 def command_sample(rng: np.random.Generator, level: np.ndarray, config: LmoConfig, nominal_m: float):
     """Draw k commands for worlds of levels (k,): flags (k, 3) and heights (k,), the farther from nominal the higher.
 
-    25 % stand, 30 % forward or back, 17 % turn, 12 % sideways, 16 % any mixture; as velocities, 25 % stand and the rest
-    are drawn uniformly up to the goal of each axis.
+    A share of the recipe's are any of the 27 sets of flags; of the others 30 % stand, 36 % walk forward or back, 20 %
+    turn, 14 % go sideways. As velocities, 25 % stand and the rest are drawn uniformly up to the goal of each axis.
     """
     k, xp = len(level), namespace(level)
     kind, flags = rng.random(k), xp.zeros((k, 3))
@@ -94,10 +109,10 @@ def command_sample(rng: np.random.Generator, level: np.ndarray, config: LmoConfi
     if config.shaping.kind == "velocity":
         return rng.uniform(-1, 1, (k, 3)) * (kind >= 0.25)[:, None], heights
     sign = lambda size: rng.choice([-1.0, 1.0], size)  # noqa: E731
-    walk, turn, side = (kind >= 0.25) & (kind < 0.55), (kind >= 0.55) & (kind < 0.72), (kind >= 0.72) & (kind < 0.84)
+    mixed = rng.random(k) < config.mixed_share
+    walk, turn, side = ((kind >= low) & (kind < high) & ~mixed for low, high in ((0.3, 0.66), (0.66, 0.86), (0.86, 1)))
     flags[walk, 0] = xp.where(rng.random(int(walk.sum())) < 0.7, 1.0, -1.0)
     flags[turn, 2], flags[side, 1] = sign(int(turn.sum())), sign(int(side.sum()))
-    mixed = kind >= 0.84
     flags[mixed] = xp.asarray(rng.integers(-1, 2, (int(mixed.sum()), 3)), float)
     lowest = xp.where(flags[:, :2].any(1), nominal_m - TRANSLATING_BELOW_M, 0.0)
     return flags, xp.maximum(heights, lowest)

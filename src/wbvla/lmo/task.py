@@ -17,8 +17,8 @@ from wbvla.lmo.arm_clips import arm_motion
 from wbvla.lmo.command import STEP_S, CommandShaper, feedforward, is_disturbed
 from wbvla.lmo.latent import LatentIntent
 from wbvla.lmo.observation import History, actor_observation, layout
-from wbvla.lmo.odometry import LegKinematics, Odometry, base_velocity, pose_error
-from wbvla.lmo.randomisation import Disturbance, command_sample, model_variants
+from wbvla.lmo.odometry import LegKinematics, Odometry, base_velocity, pelvis_height, pose_error
+from wbvla.lmo.randomisation import Disturbance, command_sample, model_variants, variant_facts
 from wbvla.lmo.rewards import CONTACT_M, Step, rewards
 from wbvla.lmo.terrain import CELLS
 from wbvla.lmo.worlds import Worlds, in_pelvis_frame
@@ -38,11 +38,11 @@ WORLD = ("state", "_sensors", "flags", "height", "command_left", "episode_steps"
 PARTS = {
     "shaper": ("goal", "sbar", "v_ref", "height_ref", "phase", "alarm"),
     "disturbance": ("left", "share", "shove", "shove_left"),
-    "odometry": ("velocity", "drift", "error"),
+    "odometry": ("velocity", "drift", "error", "lift"),
     "history": ("frames",),
 }
 NOISE = {
-    "base_velocity": 0.1, "gyro": 0.15, "gravity": 0.03, "q": 0.01, "dq": 0.5,
+    "base_velocity": 0.1, "height": 0.01, "gyro": 0.15, "gravity": 0.03, "q": 0.01, "dq": 0.5,
     "quaternion": 0.01, "accelerometer": 0.5, "foot_contacts": 0.0,
 }  # fmt: skip
 
@@ -123,6 +123,7 @@ class LegsTask(Worlds, ABC):
         self._reliefs = np.stack(
             [m.hfield_data.reshape(CELLS, CELLS) for m in self.models if config.roughness_m] or [0]
         )
+        self._body = xp.array(variant_facts(robot, self.models))[xp.arange(worlds) % len(self.models)]
         self.rows: dict[str, np.ndarray] = {}  # mean of each reward row over the worlds
         self.parts = PARTS | {"arms": self.arms.STATE}
         if self.actuator is not None:
@@ -136,7 +137,7 @@ class LegsTask(Worlds, ABC):
     @property
     def opened(self) -> np.ndarray:
         """Share of arm motion, heights and start poses, (n,): all from level 0.5 on, above it only pushes grow."""
-        return self.xp.clip(2 * self.level, 0, 1) if self.training else self.level
+        return self.xp.clip(2 * self.level, self.config.opened, 1) if self.training else self.level
 
     def reset(self, mask: np.ndarray) -> None:
         """Start new episodes in the masked worlds."""
@@ -215,8 +216,8 @@ class LegsTask(Worlds, ABC):
         self.shaper.step(self.flags, self.height, self.disturbed)
         targets = self.default[: self.robot.n_lmo] + self.config.action_scale_rad * self.actions[0]
         targets[:, :12] += feedforward(
-            self.shaper.swing(), self.shaper.height_ref, self.robot.nominal_height_m, self.robot.leg_m,
-            self.config.lift_rad,
+            self.shaper.swing(), self.odometry.raised(self.shaper.height_ref), self.robot.nominal_height_m,
+            self.robot.leg_m, self.config.lift_rad,
         )  # fmt: skip
         applied = self.xp.where(self.delayed[:, None], self.targets, targets)
         self.targets = targets
@@ -337,18 +338,20 @@ class LegsTask(Worlds, ABC):
             fresh[:, None], 0.0, base_velocity(feet, feet_vel, gyro, gravity, self.odometry.config.level_m)
         )
         q, dq = self.xp.copy(self.qpos[:, 7:]), self.xp.copy(self.qvel[:, 6:])
-        now = {"base_velocity": velocity, "gyro": gyro, "gravity": gravity, "q": q, "dq": dq}
+        height = self.xp.where(fresh, self.shaper.height_ref, pelvis_height(feet, gravity))[:, None]
+        now = {"base_velocity": velocity, "height": height, "gyro": gyro, "gravity": gravity, "q": q, "dq": dq}
         now |= self._rarely_measured(fresh)
         late = (self.lagged & ~fresh)[:, None]
         seen = {name: self.xp.where(late, self.measured.get(name, value), value) for name, value in now.items()}
         self.measured = now
         seen = {name: noisy(name, value) for name, value in seen.items()}
-        self.odometry.step(seen.pop("base_velocity"), seen["gyro"], seen["gravity"], self.shaper.v_ref)
+        missing_m = self.shaper.height_ref - seen.pop("height")[:, 0]
+        self.odometry.step(seen.pop("base_velocity"), seen["gyro"], seen["gravity"], self.shaper.v_ref, missing_m)
         self.disturbed = is_disturbed(self.odometry, seen["gravity"])
         terms = {
             "flags": self.flags,
             "v_ref": self.odometry.steer(self.shaper.v_ref),
-            "height_ref": self.shaper.height_ref[:, None],
+            "height_ref": self.odometry.raised(self.shaper.height_ref)[:, None],
             "base_velocity": self.odometry.velocity,
             "pose_error": self.odometry.error,
             **seen,
@@ -366,10 +369,17 @@ class LegsTask(Worlds, ABC):
                 self.in_heading_frame(self.qvel[:, :3]),
                 (self.height_above_ground[:, None] - self.robot.nominal_height_m) * 5,
                 foot_z < CONTACT_M, foot_z * 5, self.yaw_rate[:, None], self.misplaced * 5, self.level[:, None],
+                self._body, self.delayed[:, None], self.lagged[:, None], self._felt(),
             ], axis=1,
         )  # fmt: skip
         critic = self.xp.asarray(self.xp.concatenate([actor, truth], axis=1), dtype=np.float32)
         return self.history.push(actor, fresh), critic
+
+    def _felt(self) -> np.ndarray:
+        """Return the forces of the moment, about 1 each: on the hands; shove ahead, aside, about z."""
+        hands = self.disturbance.hand_force(self.shaper.v_ref[:, 0], self.config.hand_force_n * self.level)
+        shove = self.in_heading_frame(self.disturbance.shoves())
+        return self.xp.concatenate([hands[:, None] / 50, shove * self.xp.array([0.01, 0.01, 0.04])], axis=1)
 
     def _rarely_measured(self, fresh: np.ndarray) -> dict[str, np.ndarray]:
         """Return the sensors that only some recipes read."""
@@ -415,5 +425,7 @@ class LegsTask(Worlds, ABC):
     def mirror_critic(self, actor: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Extend the mirror (index, sign) of one actor frame to the critic observation."""
         index, sign = actor
-        extra_index = len(index) + np.array([0, 1, 2, 3, 5, 4, 7, 6, 8, 9, 10, 11, 12])
-        return np.concatenate([index, extra_index]), np.concatenate([sign, [1, -1, 1, 1, 1, 1, 1, 1, -1, 1, -1, -1, 1]])
+        # velocity, height, contacts, foot heights, yaw rate, misplaced, level; friction, torso, hands, lags, forces
+        extra = np.array([0, 1, 2, 3, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 16, 15, 17, 18, 19, 20, 21, 22])
+        signs = [1, -1, 1, 1, 1, 1, 1, 1, -1, 1, -1, -1, 1, 1, 1, 1, 1, 1, 1, 1, 1, -1, -1]
+        return np.concatenate([index, len(index) + extra]), np.concatenate([sign, signs])

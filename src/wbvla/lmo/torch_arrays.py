@@ -83,10 +83,6 @@ class TorchArrays:
         """Return the larger of two tensors or numbers, element by element."""
         return torch.maximum(self.asarray(a), self.asarray(b))
 
-    def cross(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        """Return the cross product along the last axis; the others broadcast."""
-        return torch.linalg.cross(a, b)
-
 
 class TorchRandom:
     """The methods of `numpy.random.Generator` that training calls, drawing tensors on a device."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from wbvla.lmo.arrays import namespace
+from wbvla.lmo.arrays import cross
 from wbvla.lmo.terrain import height_under
 from wbvla.recipes.lmo import LmoConfig
 from wbvla.robots.base import Robot
@@ -15,9 +15,9 @@ from wbvla.robots.base import Robot
 
 def in_pelvis_frame(quat: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Rotate world vectors (n, 3) by the inverse of unit quaternions (n, 4), w first."""
-    xp, w, xyz = namespace(v), quat[:, :1], -quat[:, 1:]
-    twice = 2 * xp.cross(xyz, v)
-    return v + w * twice + xp.cross(xyz, twice)
+    w, xyz = quat[:, :1], -quat[:, 1:]
+    twice = 2 * cross(xyz, v)
+    return v + w * twice + cross(xyz, twice)
 
 
 class Worlds:
@@ -95,7 +95,7 @@ class Worlds:
             out["com_xy"] = self.sensor("com")[:, :2]
             for i, side in enumerate(("left", "right")):
                 p, x_axis, z_axis = (self.sensor(f"{side}_foot_{k}") for k in ("pos", "x", "z"))
-                axes = self.xp.stack([x_axis, self.xp.cross(z_axis, x_axis), z_axis], axis=1)
+                axes = self.xp.stack([x_axis, cross(z_axis, x_axis), z_axis], axis=1)
                 out["corner_xy"][:, i] = (p[:, None] + corners @ axes)[..., :2]
         if self.latent is not None:
             out["latent_size"] = self.xp.linalg.norm(self.latent.after, axis=1)

@@ -59,9 +59,13 @@ class LmoConfig:
         physics_s, substeps: integration step and steps per 20 ms control step.
         action_scale_rad: joint offset per unit of action. lift_rad: hip lift of the swing feed-forward.
         heights_m: range of commanded heights. nominal_share: share of commands at the nominal height.
+        mixed_share: share of commands that are any of the 27 sets of flags; the others stand or move along one axis.
+        opened: least share of arm motion, heights and start poses, in worlds of level 0.
+        collisions: "feet" against the floor only, or "full": links against links too.
         variants: compiled model variants for randomisation of friction, masses, gains.
         friction: range of the feet's sliding friction. softness_s: range of their contacts' time constant.
         torso_kg, wrist_kg: ranges of added mass; the first variants get a small share of it, the last all.
+        soles: range of the factor by which the soles are smaller than the robot's.
         roughness_m: largest bumps of the ground; the first variants walk on flat ground.
         com_m: how far the trunk's centre of mass moves. gains: share by which the joints' gains vary.
         link_mass: share by which each link's mass varies. torque_noise: share of each joint's torque limit.
@@ -88,11 +92,15 @@ class LmoConfig:
     lift_rad: float = 0.3
     heights_m: tuple[float, float] = (0.45, 0.76)
     nominal_share: float = 0.5
+    mixed_share: float = 0.16
+    opened: float = 0.0
+    collisions: str = "feet"
     variants: int = 16
     friction: tuple[float, float] = (0.4, 1.2)
     softness_s: tuple[float, float] = (0.02, 0.03)
     torso_kg: tuple[float, float] = (-1.0, 3.0)
     wrist_kg: tuple[float, float] = (0.0, 1.5)
+    soles: tuple[float, float] = (1.0, 1.0)
     roughness_m: float = 0.0
     com_m: float = 0.03
     gains: float = 0.15
@@ -109,7 +117,7 @@ class LmoConfig:
     slowest: float = 0.5
     terms: tuple[str, ...] = STANDARD
     history: int = 1
-    odometry: OdometryConfig = OdometryConfig(steer_per_s=0.8)
+    odometry: OdometryConfig = OdometryConfig(steer_per_s=0.8, lift_per_s=0.25)
     rewards: tuple[tuple[str, float], ...] = REWARDS
     episode_s: float = 20.0
     harness: bool = True
@@ -135,11 +143,13 @@ def lmo_g1_stage2() -> LmoConfig:
     return replace(
         LmoConfig(),
         worlds=256,
-        steps_per_update=32,
+        steps_per_update=64,
+        desired_kl=0.01,
         variants=32,
-        friction=(0.3, 1.5),
+        friction=(0.4, 1.5),
         torso_kg=(-3.0, 5.0),
-        wrist_kg=(0.0, 5.0),
+        wrist_kg=(0.0, 3.0),
+        soles=(0.75, 1.0),
         link_mass=0.1,
         torque_noise=0.03,
         sensor_lag_share=0.3,
@@ -149,6 +159,10 @@ def lmo_g1_stage2() -> LmoConfig:
         hand_force_n=45.0,
         redraw_s=(1.5, 5.0),
         reversals=0.25,
+        nominal_share=0.15,
+        mixed_share=0.5,
+        opened=1.0,
+        collisions="full",
         harness=False,
         initial_std=0.25,
     )

@@ -88,7 +88,8 @@ def _add_shapes(mujoco, robot, bodies, feet, collisions):
             geom.condim, geom.priority, geom.friction, geom.solref = 4, 2, PALM_FRICTION, [0.01, 1.0]
     for side in ("left", "right"):
         foot = bodies[f"{side}_ankle_roll_link"]
-        contact = dict(contype=2, conaffinity=1, condim=3, priority=1, friction=FOOT_FRICTION, mass=0)
+        meets = 3 if collisions == "full" else 1  # with "full" one foot meets the other
+        contact = dict(contype=2, conaffinity=meets, condim=3, priority=1, friction=FOOT_FRICTION, mass=0)
         sole, half_width = min(c[2] for c in robot.foot_corners), max(c[1] for c in robot.foot_corners)
         if feet == "spheres":
             for i, (x, y, z) in enumerate(robot.foot_corners):

@@ -1,11 +1,12 @@
 """`wbvla serve`: put a policy behind a socket until Ctrl-C.
 
-In: a checkpoint folder or "zero", an address. Out: answers to robots; the metrics when it ends.
+In: a checkpoint folder or "zero", an address. Out: answers to robots, over ZeroMQ or HTTP; the metrics when it ends.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +21,15 @@ class Serve:
     """Settings of the policy server.
 
     Attributes:
-        policy: checkpoint folder of `wbvla vla finetune`, or "zero" (stand still).
-        host: address to listen on; beyond loopback `keys` is required.
+        policy: checkpoint folder of `wbvla vla finetune`, with `http` also of X-VLA, or "zero" (stand still).
+        host: address to listen on; beyond loopback `keys`, or with `http` a `token`, is required.
         port: TCP port; 0 picks a free one.
         keys: folder made by `python -m wbvla.runtime.keys FOLDER`: CURVE keys and the allow-list.
         threads: CPU threads the policy may use.
         robot: whose standing pose "zero" answers.
+        http: answer `POST /act` instead of ZeroMQ, see docs/xvla.md.
+        token: with `http`, file that holds the word clients must show.
+        device: that an X-VLA policy runs on, such as "cuda".
     """
 
     policy: str
@@ -34,6 +38,9 @@ class Serve:
     keys: str | None = None
     threads: int = 1
     robot: str = "g1"
+    http: bool = False
+    token: str | None = None
+    device: str = "cpu"
 
 
 class ZeroPolicy:
@@ -49,34 +56,65 @@ class ZeroPolicy:
         """Return {"chunk": (20, 20)}."""
         return {"chunk": self._chunk}
 
+    def prepare(self, *_: object) -> None:
+        """Nothing to prepare."""
+
+    def answer(self, prepared: Sequence[None]) -> list[np.ndarray]:
+        """Return (20, 20) for each."""
+        return [self._chunk] * len(prepared)
+
 
 def load_policy(cfg: Serve):
     """Return the policy that a configuration names. Raises ValueError or FileNotFoundError with the fix."""
     if cfg.policy == "zero":
         return ZeroPolicy(cfg.robot)
     if not Path(cfg.policy).is_dir():
-        raise ValueError(f"policy: got {cfg.policy!r}, expected 'zero' or a folder of `wbvla vla finetune`")
+        raise ValueError(f"policy: got {cfg.policy!r}, expected 'zero' or a checkpoint folder")
     try:
         import torch
     except ImportError:
         raise ValueError("policy: a checkpoint needs PyTorch; install the extra: pip install 'wbvla[train]'") from None
 
     from wbvla.vla.policy import VlaPolicy
+    from wbvla.xvla.checkpoint import is_xvla
+    from wbvla.xvla.checkpoint import load_model as load_xvla
+    from wbvla.xvla.policy import XvlaPolicy
 
     torch.set_num_threads(cfg.threads)
-    return VlaPolicy(cfg.policy)
+    if not is_xvla(cfg.policy):
+        if cfg.device != "cpu":
+            raise ValueError(f"device: got {cfg.device!r}, expected cpu for {cfg.policy}: only X-VLA runs elsewhere")
+        return VlaPolicy(cfg.policy)
+    if not cfg.http:
+        raise ValueError(f"policy: {cfg.policy} is an X-VLA checkpoint, which is served with --http")
+    return XvlaPolicy(load_xvla(cfg.policy).to(cfg.device).eval())
+
+
+def make_server(cfg: Serve):
+    """Load the policy and listen. Raises ValueError or FileNotFoundError with the fix."""
+    if not cfg.http:
+        if cfg.token is not None:
+            raise ValueError("token: only goes with --http; ZeroMQ takes --keys")
+        from wbvla.runtime.server import PolicyServer
+
+        return PolicyServer(load_policy(cfg), cfg.host, cfg.port, cfg.keys)
+    if cfg.keys is not None:
+        raise ValueError("keys: only go with ZeroMQ; --http takes --token")
+    from wbvla.runtime.http.server import HttpServer
+
+    token = Path(cfg.token).read_text().strip() if cfg.token is not None else None
+    return HttpServer(load_policy(cfg), cfg.host, cfg.port, token)
 
 
 def run(cfg: Serve) -> dict[str, float]:
     """Serve until SIGINT or SIGTERM and return the metrics. Raises ValueError on a configuration that cannot serve."""
-    from wbvla.runtime.server import PolicyServer
     from wbvla.runtime.signals import stop_on_signals
 
     if cfg.threads < 1:
         raise ValueError(f"threads: got {cfg.threads}, expected at least 1")
     if not 0 <= cfg.port <= 65535:  # ZeroMQ would take it modulo 65536
         raise ValueError(f"port: got {cfg.port}, expected 0 to 65535")
-    server = PolicyServer(load_policy(cfg), cfg.host, cfg.port, cfg.keys)
+    server = make_server(cfg)
     stop = threading.Event()
     with stop_on_signals(stop):
         print(f"serving {cfg.policy} on {server.address} (Ctrl-C ends)", flush=True)

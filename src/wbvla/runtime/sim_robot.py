@@ -50,6 +50,7 @@ class SimRobot:
         image_size: side of the picture in pixels; 0 draws nothing and gives empty pictures.
         watch: called with the environment after every tick.
         unseen: the task's axes of variation that are drawn from their unseen ranges.
+        camera_ticks: 20 ms ticks from one picture to the next.
     Attributes:
         done: set when the task has succeeded, failed or run out of time.
     """
@@ -64,10 +65,12 @@ class SimRobot:
         image_size: int = 96,
         watch: Callable[[TaskEnv], None] | None = None,
         unseen: tuple[str, ...] = (),
+        camera_ticks: int = CAMERA_TICKS,
     ) -> None:
         from wbvla.sim.env import TaskEnv
 
         self.controller, self._clock, self._image_size, self._watch = controller, clock, image_size, watch
+        self._camera_ticks = camera_ticks
         self._relay = _Relay(controller)
         # Pictures are drawn here, not by the environment: a graphics context belongs to one thread.
         self.env = TaskEnv(task=task, robot=robot, image_size=0, controller=self._relay, unseen=unseen)
@@ -144,7 +147,7 @@ class SimRobot:
         qpos = self.env.plant.data.qpos.copy()
         # The pose in the world now was reached at the end of this tick's 20 ms.
         self._past.append((self._clock.now() + (0.02 if self._ticks else 0.0), qpos))
-        if self._ticks % CAMERA_TICKS == 0:
+        if self._ticks % self._camera_ticks == 0:
             self._orders.append(self._past[0])
             self._ordered.set()
         if self._ticks % VIDEO_TICKS == 0:

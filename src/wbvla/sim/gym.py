@@ -1,6 +1,7 @@
 """Gymnasium face of TaskEnv: `gymnasium.make("wbvla/BoxLoading-v0")` after importing this module.
 
 In: actions (20,) float32. Out: {"image": uint8 (S, S, 3), "state": float32 (68,)}, reward 1 at success.
+`LeRobotView` is the same under the names that LeRobot's evaluation wants.
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ import numpy as np
 from gymnasium import spaces
 
 from wbvla.sim.env import TaskEnv
+from wbvla.sim.seeds import SPLITS, seeds_for
 from wbvla.sim.tasks import TASKS
 from wbvla.types import ACTION_DIM
+
+FPS = 20
 
 
 class WbvlaEnv(gymnasium.Env):
     """One task as a gymnasium environment; the arguments are TaskEnv's."""
 
-    metadata: ClassVar[dict] = {"render_modes": ["rgb_array"], "render_fps": 20}
+    metadata: ClassVar[dict] = {"render_modes": ["rgb_array"], "render_fps": FPS}
 
     def __init__(self, task: str = "cart-pushing", render_mode: str = "rgb_array", **arguments) -> None:
         self.inner = TaskEnv(task, **arguments)
@@ -63,6 +67,47 @@ class WbvlaEnv(gymnasium.Env):
     @staticmethod
     def _pack(observation) -> dict[str, np.ndarray]:
         return {"image": observation.image, "state": observation.state}
+
+
+class LeRobotView(gymnasium.Wrapper):
+    """One task as LeRobot's evaluation looks at it: {"pixels": {"head"}, "agent_pos"}, `is_success` in every info.
+
+    Args:
+        env: a WbvlaEnv.
+        split: seeds count within this split and wrap at its end: seed 0 is its first episode.
+    Attributes:
+        task, task_description: the task's name, and what the robot is told.
+    """
+
+    def __init__(self, env: gymnasium.Env, split: str) -> None:
+        super().__init__(env)
+        seeds_for(split, 0)  # names the known splits if this is none of them
+        task, space = env.unwrapped.inner.task, env.observation_space
+        self.task, self.task_description, self._split = task.name, task.text, split
+        self._max_episode_steps = round(task.time_limit_s * FPS)  # LeRobot asks for it by this name
+        pixels = spaces.Dict({"head": space["image"]})
+        self.observation_space = spaces.Dict({"pixels": pixels, "agent_pos": space["state"]})
+
+    @classmethod
+    def make(cls, task: str, split: str, **arguments) -> LeRobotView:
+        """Make one from a task's name and TaskEnv's arguments; worker processes call this."""
+        return cls(gymnasium.make(environment_id(task), disable_env_checker=True, **arguments), split)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None):
+        """Start the seed-th episode of the split; without a seed any of them."""
+        super().reset(seed=seed)
+        index = seed if seed is not None else int(self.np_random.integers(len(SPLITS[self._split])))
+        observation, info = self.env.reset(seed=seeds_for(self._split, 1, index % len(SPLITS[self._split]))[0])
+        return self._rename(observation), {**info, "is_success": False}
+
+    def step(self, action):
+        """Apply one 20 Hz action (20,), flags rounded to -1, 0 or 1."""
+        observation, reward, ended, cut, info = self.env.step(action)
+        return self._rename(observation), reward, ended, cut, {**info, "is_success": info["success"]}
+
+    @staticmethod
+    def _rename(observation: dict[str, np.ndarray]) -> dict:
+        return {"pixels": {"head": observation["image"]}, "agent_pos": observation["state"]}
 
 
 def environment_id(task: str) -> str:

@@ -1,6 +1,6 @@
 """`wbvla tasks`: every task with its sentence, subgoals and axes of variation.
 
-In: a `ListTasks` configuration. Out: text, and the same as JSON.
+In: a `ListTasks` configuration. Out: text, and the same as JSON. `choose_tasks` reads the --task of other verbs.
 """
 
 from __future__ import annotations
@@ -37,6 +37,16 @@ def run(cfg: ListTasks) -> dict[str, Any]:
     if cfg.json is not None:
         Path(cfg.json).write_text(json_module.dumps(facts, indent=1) + "\n")
     return facts
+
+
+def choose_tasks(names: str) -> tuple[str, ...]:
+    """Return the tasks of "NAME", "NAME,NAME" or "all". Raises ValueError on an unknown or a repeated one."""
+    from wbvla.sim.tasks import TASKS
+
+    chosen = TASKS if names == "all" else tuple(name.strip() for name in names.split(","))
+    if not set(chosen) <= set(TASKS) or len(set(chosen)) < len(chosen):
+        raise ValueError(f"task: got {names!r}, expected all, or some of {', '.join(TASKS)} with commas between")
+    return chosen
 
 
 def describe(task) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The training loop of both stages. In: a model, a function from step to batch. Out: a checkpoint folder, metrics.
+"""The training loop of VLA and X-VLA. In: a model, a function from step to losses. Out: a checkpoint folder, metrics.
 
 Everything random is a function of (seed, step): batch order, augmentation, hidden states. A run that was stopped and
 resumed is therefore equal to a straight one bit for bit (one thread), without storing random states.
@@ -21,8 +21,7 @@ from torch import Tensor
 from wbvla.contract import differences
 from wbvla.data.progress import Progress
 from wbvla.lam.interrupt import Interruptible
-from wbvla.vla.checkpoint import load_optimizer, recover_folder, replace_folder, save_model, save_optimizer
-from wbvla.vla.model import WholeBodyVla
+from wbvla.vla.checkpoint import load_optimizer, recover_folder, replace_folder, save_optimizer
 
 STATE = "training/state.json"
 
@@ -37,6 +36,7 @@ class Plan:
     weight_decay: float
     seed: int
     checkpoint_s: float
+    measure_every: int = 0  # steps between measurements on the way; 0 = only at the end
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
@@ -45,6 +45,21 @@ class Plan:
             return self.learning_rate * (step + 1) / warmup
         done = (step - warmup) / max(1, self.steps - warmup)
         return self.learning_rate * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * done)))
+
+
+def make_plan(cfg: Any, weight_decay: float = 0.05, measure_every: int = 0) -> Plan:
+    """Check the optimiser's settings among a verb's flags, set the threads, and return the plan. Raises ValueError."""
+    for name in ("steps", "batch", "threads"):
+        if getattr(cfg, name) < 1:
+            raise ValueError(f"{name}: got {getattr(cfg, name)}, expected at least 1")
+    if cfg.seed < 0:
+        raise ValueError(f"seed: got {cfg.seed}, expected at least 0")
+    if not cfg.checkpoint_s >= 0:
+        raise ValueError(f"checkpoint_s: got {cfg.checkpoint_s}, expected at least 0 s")
+    if not 0 < cfg.learning_rate < float("inf"):
+        raise ValueError(f"learning_rate: got {cfg.learning_rate}, expected a positive number, for example 1e-3")
+    torch.set_num_threads(cfg.threads)
+    return Plan(cfg.steps, cfg.batch, cfg.learning_rate, weight_decay, cfg.seed, cfg.checkpoint_s, measure_every)
 
 
 class Order:
@@ -56,8 +71,11 @@ class Order:
 
     def __call__(self, step: int) -> np.ndarray:
         """Return the rows of a step, (batch,)."""
-        positions = np.arange(step * self.batch, (step + 1) * self.batch)
-        epochs, places = np.divmod(positions, len(self.rows))
+        return self.take(step * self.batch, self.batch)
+
+    def take(self, first: int, count: int) -> np.ndarray:
+        """Return `count` rows, (count,), from the place `first` of the endless order on."""
+        epochs, places = np.divmod(np.arange(first, first + count), len(self.rows))
         return np.stack([self._epoch(e)[p] for e, p in zip(epochs.tolist(), places.tolist())])
 
     def _epoch(self, epoch: int) -> np.ndarray:
@@ -94,33 +112,55 @@ def _read_state(out: Path) -> dict[str, Any] | None:
         raise ValueError(f"{out / STATE}: unreadable; this run is damaged, delete {out}") from None
 
 
+def decaying_groups(model: torch.nn.Module, plan: Plan) -> list[dict[str, Any]]:
+    """Return `fit`'s groups of all parameters at the plan's rate; matrices decay, vectors do not."""
+    moving = [p for p in model.parameters() if p.requires_grad]
+    matrices, rest = [p for p in moving if p.ndim >= 2], [p for p in moving if p.ndim < 2]
+    shared = {"rate": plan.rate}
+    return [
+        {"params": matrices, "weight_decay": plan.weight_decay, **shared},
+        {"params": rest, "weight_decay": 0.0, **shared},
+    ]
+
+
 def fit(
-    model: WholeBodyVla,
-    batch_of: Callable[[int], dict[str, Tensor]],
+    model: torch.nn.Module,
+    losses_of: Callable[[int, torch.Generator], dict[str, Tensor]],
+    groups: list[dict[str, Any]],
     plan: Plan,
     settings: dict[str, Any],
-    contract: dict[str, Any],
+    save: Callable[[Path], None],
     out: Path,
     label: str,
-    measure: Callable[[WholeBodyVla], dict[str, float]] | None = None,
+    measure: Callable[[], dict[str, float]] | None = None,
     report: Callable[[int, dict[str, float]], None] | None = None,
+    gradients: Callable[[], dict[str, Tensor]] | None = None,
 ) -> dict[str, Any]:
     """Train from the checkpoint in `out`, or from the model as it is, to the end of the plan.
 
     Args:
-        batch_of: tensors of a step, see WholeBodyVla.losses.
+        losses_of: from a step and its source of randomness to its "loss" and whatever else is followed.
+        groups: parameters with "weight_decay" and "rate", a function from step to learning rate; at the rate 0 they
+            need no gradient and cost none.
         settings: JSON values that must agree for a run to be continued.
-        measure: metrics on held-out data, taken once at the end.
+        save: writes the model's files into a new folder.
+        measure: metrics of the model in evaluation mode, taken at the end and every `plan.measure_every` steps.
         report: called after every step with its number (from 1) and losses.
+        gradients: what to follow of the gradients, called before the step is taken.
     Returns:
         The metrics that are also written to metrics.json. Ctrl-C saves before it is raised.
     """
-    run = _Run(model, plan, settings, contract, out)
+    run = _Run(model, groups, plan, settings, save, out)
     progress = Progress(label, plan.steps, "steps", run.step)
     saved_at = time.monotonic()
     with Interruptible() as interrupt:
         while run.step < plan.steps:
-            losses = run.advance(batch_of(run.step))
+            losses = run.advance(losses_of, gradients)
+            if measure is not None and (run.step == plan.steps or run.step % (plan.measure_every or plan.steps) == 0):
+                model.eval()
+                measured = measure()
+                run.metrics |= measured
+                losses |= {name: torch.tensor(value) for name, value in measured.items()}
             progress.advance(1, _note(run.metrics))
             if report is not None:
                 report(run.step, {k: float(v) for k, v in losses.items()})
@@ -129,8 +169,6 @@ def fit(
                 saved_at = time.monotonic()
             if interrupt.asked:
                 raise KeyboardInterrupt
-    if measure is not None:
-        run.metrics |= measure(model.eval())
     run.save()
     progress.close(_note(run.metrics))
     return run.metrics
@@ -139,13 +177,13 @@ def fit(
 class _Run:
     """A model with its optimiser, its step and running means of its losses."""
 
-    def __init__(self, model: WholeBodyVla, plan: Plan, settings: dict, contract: dict, out: Path) -> None:
-        self.model, self.plan, self.settings, self.contract, self.out = model, plan, settings, contract, out
+    def __init__(self, model, groups: list[dict], plan: Plan, settings: dict, save: Callable, out: Path) -> None:
+        self.model, self.plan, self.settings, self.out = model, plan, settings, out
+        self._save_model = save
         self.names = {p: n for n, p in model.named_parameters() if p.requires_grad}
-        matrices = [p for p in self.names if p.ndim >= 2]
-        rest = [p for p in self.names if p.ndim < 2]
-        groups = [{"params": matrices, "weight_decay": plan.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(0.9, 0.95), fused=True)
+        self._rates = [group["rate"] for group in groups]
+        parts = [{"params": g["params"], "weight_decay": g["weight_decay"]} for g in groups]
+        self.optimizer = torch.optim.AdamW(parts, lr=plan.learning_rate, betas=(0.9, 0.95), fused=True)
         self.step, self.metrics, self._generator = 0, {"curve": []}, torch.Generator()
         state = _read_state(out)
         if state is not None:
@@ -164,15 +202,19 @@ class _Run:
             raise ValueError(f"{self.out}: this run is damaged ({reason}), delete it to start anew") from None
         self.step, self.metrics = state["step"], state["metrics"]
 
-    def advance(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def advance(self, losses_of: Callable, gradients: Callable | None) -> dict[str, Tensor]:
         """Take one optimiser step and return its losses."""
         self.model.train()
         self._generator.manual_seed(self.plan.seed * 1_000_003 + self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.plan.rate(self.step)
-        losses = self.model.losses(batch, self._generator)
+        for group, rate in zip(self.optimizer.param_groups, self._rates):
+            group["lr"] = rate(self.step)
+            for parameter in group["params"]:
+                parameter.requires_grad_(group["lr"] > 0.0)
+        losses = losses_of(self.step, self._generator)
         self.optimizer.zero_grad()
         losses["loss"].backward()
+        if gradients is not None:
+            losses |= gradients()
         torch.nn.utils.clip_grad_norm_(self.names, 1.0)
         self.optimizer.step()
         self.step += 1
@@ -198,7 +240,7 @@ class _Run:
         replace_folder(self.out, self._write)
 
     def _write(self, folder: Path) -> None:
-        save_model(folder, self.model, self.contract)
+        self._save_model(folder)
         (folder / "training").mkdir()
         save_optimizer(folder / "training", self.optimizer, self.names)
         state = {"step": self.step, "metrics": self.metrics, "settings": self.settings}
@@ -208,4 +250,5 @@ class _Run:
 
 def _note(losses: dict[str, Any]) -> str:
     shown = ("loss", "mani_accuracy", "loco_accuracy", "arm_error_rad", "flag_accuracy", "held_out_flag_accuracy")
+    shown += ("loss/flow_matching", "held_out_loss", "validation/success_rate")
     return ", ".join(f"{name} {float(losses[name]):.3f}" for name in shown if name in losses)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch import Tensor
 from wbvla.vla.checkpoint import load_model
 from wbvla.vla.contracts import check_robot
 from wbvla.vla.text import tokenize
+
+CAMERA = "head"
 
 
 def fit_images(images_BHWC: Tensor, size: int) -> Tensor:
@@ -27,7 +30,7 @@ def fit_images(images_BHWC: Tensor, size: int) -> Tensor:
 
 
 class VlaPolicy:
-    """Answers one observation at a time; keeps nothing between calls.
+    """Answers observations; keeps nothing between calls.
 
     Args:
         checkpoint: folder of `wbvla vla finetune`, or a LeRobot checkpoint of policy type `wholebodyvla`.
@@ -57,15 +60,40 @@ class VlaPolicy:
         Raises:
             ValueError: a shape or type does not fit, or the state is not finite.
         """
-        image, state = np.array(image), np.array(state, np.float32)  # copies: torch wants to own what it is given
+        prediction = self._predict([self.prepare({CAMERA: image}, state, task)])
+        codes = prediction.code_logits[0].argmax(-1).numpy()
+        chunk = prediction.actions[0].numpy()
+        return {"chunk": chunk, "codes_mani": codes[: self.config.n_mani], "codes_loco": codes[self.config.n_mani :]}
+
+    def prepare(
+        self,
+        images: Mapping[str | int, np.ndarray],
+        state: np.ndarray,
+        task: str,
+        domain: int | None = None,
+        steps: int = 1,
+        seed: int | None = None,
+    ) -> tuple[Tensor, Tensor, str]:
+        """Check one observation and scale its image; domain, steps and seed mean nothing to this policy.
+
+        Raises:
+            ValueError: as `infer`, or other cameras than "head".
+        """
+        if len(images) != 1 or next(iter(images)) not in (CAMERA, 0):
+            raise ValueError(f"images: got {', '.join(map(str, images))}, expected one, of the camera {CAMERA!r}")
+        image, state = np.array(next(iter(images.values()))), np.array(state, np.float32)  # torch wants to own them
         if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8 or min(image.shape[:2]) < 16:
             raise ValueError(f"image: got {image.dtype} {image.shape}, expected uint8 (H, W, 3) of at least 16 x 16")
         if state.shape != (self.config.state_dim,) or not np.isfinite(state).all():
             raise ValueError(f"state: got shape {state.shape}, expected ({self.config.state_dim},) finite numbers")
-        with torch.inference_mode():
-            images = fit_images(torch.from_numpy(image).unsqueeze(0), self.config.image_size)
-            tokens = torch.from_numpy(tokenize([task]))
-            prediction = self.model(images, tokens, torch.from_numpy(state).unsqueeze(0))
-            codes = prediction.code_logits[0].argmax(-1).numpy()
-            chunk = prediction.actions[0].numpy()
-        return {"chunk": chunk, "codes_mani": codes[: self.config.n_mani], "codes_loco": codes[self.config.n_mani :]}
+        fitted = fit_images(torch.from_numpy(image).unsqueeze(0), self.config.image_size)
+        return fitted, torch.from_numpy(state).unsqueeze(0), task
+
+    def answer(self, prepared: Sequence[tuple[Tensor, Tensor, str]]) -> list[np.ndarray]:
+        """Return a chunk (T, 20) for each prepared observation, in one forward pass."""
+        return list(self._predict(prepared).actions.numpy())
+
+    @torch.inference_mode()
+    def _predict(self, prepared: Sequence[tuple[Tensor, Tensor, str]]):
+        images, states, tasks = zip(*prepared)
+        return self.model(torch.cat(images), torch.from_numpy(tokenize(tasks)), torch.cat(states))

@@ -103,11 +103,12 @@ def run_pretrain(cfg: Pretrain, report: Report | None = None) -> dict[str, Any]:
         ValueError, FileNotFoundError: wrong settings or data, or another run in `out`; one line with the fix.
         KeyboardInterrupt: after Ctrl-C, when the checkpoint has been written.
     """
+    from wbvla.vla.checkpoint import save_model
     from wbvla.vla.contracts import vla_contract
-    from wbvla.vla.loop import Order, finished, fit
+    from wbvla.vla.loop import Order, decaying_groups, finished, fit, make_plan
     from wbvla.vla.sources import open_labels
 
-    plan = _plan(cfg)
+    plan = make_plan(cfg)
     if not cfg.labels:
         raise ValueError("labels: got none, expected at least one folder of `wbvla lam label`")
     labels = open_labels(tuple(cfg.labels))
@@ -123,8 +124,10 @@ def run_pretrain(cfg: Pretrain, report: Report | None = None) -> dict[str, Any]:
     contract = vla_contract(model, "pretrain", cfg.robot, 20.0, tasks, labels.lams, {})
     rows = [(i, row) for i, source in enumerate(sources) for row in np.flatnonzero((source.codes >= 0).any(1))]
     order = Order(np.array(rows), cfg.batch, cfg.seed)
-    batch_of = lambda step: _label_batch(sources, order(step))  # noqa: E731
-    return fit(model, batch_of, plan, settings, contract, Path(cfg.out), "vla pretrain", report=report)
+    losses_of = lambda step, generator: model.losses(_label_batch(sources, order(step)), generator)  # noqa: E731
+    save = lambda folder: save_model(folder, model, contract)  # noqa: E731
+    groups = decaying_groups(model, plan)
+    return fit(model, losses_of, groups, plan, settings, save, Path(cfg.out), "vla pretrain", report=report)
 
 
 def run_finetune(cfg: Finetune, report: Report | None = None) -> dict[str, Any]:
@@ -136,12 +139,12 @@ def run_finetune(cfg: Finetune, report: Report | None = None) -> dict[str, Any]:
     """
     from wbvla.data.frames import FrameCache
     from wbvla.robots import get_robot
-    from wbvla.vla.checkpoint import weights_id
+    from wbvla.vla.checkpoint import save_model, weights_id
     from wbvla.vla.contracts import vla_contract
-    from wbvla.vla.loop import Order, finished, fit
+    from wbvla.vla.loop import Order, decaying_groups, finished, fit, make_plan
     from wbvla.vla.sources import Demonstrations, check_dataset, open_labels
 
-    plan = _plan(cfg)
+    plan = make_plan(cfg)
     if not 0.0 <= cfg.hold_out < 1.0:
         raise ValueError(f"hold_out: got {cfg.hold_out}, expected a share of the episodes in [0, 1)")
     delays = check_dataset(cfg.dataset, get_robot(cfg.robot))
@@ -162,28 +165,11 @@ def run_finetune(cfg: Finetune, report: Report | None = None) -> dict[str, Any]:
         model, "finetune", cfg.robot, float(cache.fps), list(cache.tasks), lams or labels.lams, delays
     )
     order = Order(rows, cfg.batch, cfg.seed)
-    batch_of = lambda step: _chunk_batch(data, order(step), codes)  # noqa: E731
-    measure = (lambda model: _measure(model, data, held)) if len(held) else None
-    return fit(model, batch_of, plan, settings, contract, Path(cfg.out), "vla finetune", measure, report)
-
-
-def _plan(cfg: Pretrain | Finetune):
-    """Check the optimiser's settings, set the threads, and return the plan."""
-    import torch
-
-    from wbvla.vla.loop import Plan
-
-    for name in ("steps", "batch", "threads"):
-        if getattr(cfg, name) < 1:
-            raise ValueError(f"{name}: got {getattr(cfg, name)}, expected at least 1")
-    if cfg.seed < 0:
-        raise ValueError(f"seed: got {cfg.seed}, expected at least 0")
-    if not cfg.checkpoint_s >= 0:
-        raise ValueError(f"checkpoint_s: got {cfg.checkpoint_s}, expected at least 0 s")
-    if not 0 < cfg.learning_rate < float("inf"):
-        raise ValueError(f"learning_rate: got {cfg.learning_rate}, expected a positive number, for example 1e-3")
-    torch.set_num_threads(cfg.threads)
-    return Plan(cfg.steps, cfg.batch, cfg.learning_rate, 0.05, cfg.seed, cfg.checkpoint_s)
+    losses_of = lambda step, generator: model.losses(_chunk_batch(data, order(step), codes), generator)  # noqa: E731
+    save = lambda folder: save_model(folder, model, contract)  # noqa: E731
+    measure = (lambda: _measure(model, data, held)) if len(held) else None
+    groups = decaying_groups(model, plan)
+    return fit(model, losses_of, groups, plan, settings, save, Path(cfg.out), "vla finetune", measure, report)
 
 
 def _recipe(cfg: Pretrain | Finetune) -> VlaConfig:

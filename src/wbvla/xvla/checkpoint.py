@@ -23,12 +23,14 @@ KIND, LEROBOT_KIND, LEROBOT_PREFIX = "wbvla-xvla", "xvla_wb", "model."
 def save_model(folder: str | Path, model: Xvla) -> None:
     """Write a checkpoint folder; a kill leaves the old one or the new one. Raises ValueError if the place is taken."""
 
-    def write(new: Path) -> None:
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        save_file(tensors, new / WEIGHTS, {"format": "pt"})
-        (new / CONFIG).write_text(json.dumps({"type": KIND, "xvla": model.config.to_dict()}, indent=2) + "\n")
+    replace_folder(Path(folder), lambda new: write_model(new, model))
 
-    replace_folder(Path(folder), write)
+
+def write_model(folder: Path, model: Xvla) -> None:
+    """Write weights and configuration into a folder that exists."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS, {"format": "pt"})
+    (folder / CONFIG).write_text(json.dumps({"type": KIND, "xvla": model.config.to_dict()}, indent=2) + "\n")
 
 
 def load_model(folder: str | Path) -> Xvla:
@@ -59,6 +61,15 @@ def load_model(folder: str | Path) -> Xvla:
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
     raise ValueError(f"{folder}: got a checkpoint of type {kind!r}, expected {KIND!r} or a released 'xvla'")
+
+
+def is_xvla(folder: str | Path) -> bool:
+    """Whether a folder's configuration is that of an X-VLA checkpoint, of anybody."""
+    try:
+        values = json.loads((_inner(Path(folder)) / CONFIG).read_text())
+        return values.get("type", values.get("model_type")) in (KIND, LEROBOT_KIND, "xvla")
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def read_chunk_steps(folder: str | Path) -> int:

@@ -1,4 +1,4 @@
-"""Shape of an X-VLA model and its table of robots. In: numbers from a recipe or config.json. Out: checked dataclasses.
+"""An X-VLA's shape, table of robots and training. In: numbers of a recipe or a config.json. Out: checked dataclasses.
 
 Standard library only: the command line imports it.
 """
@@ -6,6 +6,7 @@ Standard library only: the command line imports it.
 from __future__ import annotations
 
 import re
+import zlib
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
@@ -32,6 +33,23 @@ PUBLISHED_IDS = {
     "robomind_franka_dual": 17,
     "airbot": 18,
 }
+FREE_ID = 30  # released weights use those below
+PROJECT_IDS = {"g1": 30, "x2": 31}  # this project's humanoids
+
+
+def robot_facts(robot: str) -> dict[str, Any]:
+    """Return what a recording of a humanoid says of its domain: name, id, action space, actions it does not have.
+
+    A robot that is in no table has a number made of its name, the same on every machine.
+    """
+    other = 1000 + zlib.crc32(robot.encode()) % 1_000_000
+    facts = {"name": domain_name(robot), "id": PROJECT_IDS.get(robot, other), "action": "whole_body"}
+    return {**facts, "masked_actions": [14, 15]}  # no robot here has grippers
+
+
+def domain_name(robot: str) -> str:
+    """Return a robot's name as the name of a domain: lower case, digits and underscores."""
+    return re.sub(r"[^a-z0-9]+", "_", robot.lower()).strip("_")
 
 
 @dataclass(frozen=True)
@@ -71,6 +89,7 @@ class XvlaConfig:
     Attributes:
         domains: the robots it knows, by name.
         florence: Florence-2's configuration in transformers' format: {"vision_config": ..., "text_config": ...}.
+        trunk: instead of Florence-2, the WholeBodyVLA policy's trunk: `VlaConfig.to_dict()`.
         image_size: side of the square images, pixels.
         tokenizer: "words", or what transformers knows, see wbvla.xvla.tokens.
         text_tokens: tokens a sentence is padded to; longer ones are an error.
@@ -90,6 +109,7 @@ class XvlaConfig:
 
     domains: dict[str, Domain]
     florence: dict[str, Any] = field(default_factory=dict)
+    trunk: dict[str, Any] = field(default_factory=dict)
     tokenizer: str = "facebook/bart-large"
     image_size: int = 224
     text_tokens: int = 64
@@ -116,6 +136,8 @@ class XvlaConfig:
         for name, choices in (("objective", ("clean", "velocity")), ("attention", ("bidirectional", "prefix"))):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}: got {getattr(self, name)!r}, expected {' or '.join(choices)}")
+        if self.florence and self.trunk:
+            raise ValueError("encoder: got both florence and trunk, expected one of them")
         if not self.domains:
             raise ValueError("domains: got none, expected at least one robot")
         owners: dict[int, str] = {}
@@ -146,3 +168,51 @@ def domain_from_dict(values: dict[str, Any]) -> Domain:
     if wrong:
         raise ValueError(f"domain: unknown or missing keys {', '.join(wrong)}; not of this version")
     return Domain(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+@dataclass(frozen=True)
+class Source:
+    """One dataset of a mixture.
+
+    Attributes:
+        dataset: its folder.
+        domain, id, action: whose it is: name, number and action space; None = what the dataset says of itself, and for
+            the action space else "auto".
+        weight: its share of the samples, relative to the others'.
+    """
+
+    dataset: str
+    domain: str | None = None
+    id: int | None = None
+    action: str | None = None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a model is trained: what moves, how fast, on what. wbvla.recipes.xvla has complete ones.
+
+    Attributes:
+        model: recipe of a new model, where no checkpoint is given.
+        mode, freeze: what moves, see wbvla.xvla.phases.set_trainable.
+        sources: datasets it is for, as folders in one place; flags may give others.
+        steps, batch, learning_rate, weight_decay: of the optimiser.
+        warmup_steps: in which a learning rate rises.
+        hold_steps: first ones, in which only prompts, action layers and adapters move (warm-up of phase II).
+        pretrained_scale, prompt_scale: of the learning rate of the encoder and of the prompts.
+        lora_rank: of the adapters in mode "lora".
+    """
+
+    model: str
+    mode: str = "joint"
+    freeze: tuple[str, ...] = ()
+    sources: tuple[Source, ...] = ()
+    steps: int = 2000
+    batch: int = 16
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.0
+    warmup_steps: int = 100
+    hold_steps: int = 0
+    pretrained_scale: float = 0.1
+    prompt_scale: float = 1.0
+    lora_rank: int = 8

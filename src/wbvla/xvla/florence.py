@@ -8,6 +8,7 @@ needed.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -42,7 +43,10 @@ class FlorenceEncoder(nn.Module):
         self.vision_tower, self.projector = whole.vision_tower, whole.multi_modal_projector
         self.language = whole.language_model.encoder
         self.width = whole.config.vision_config.projection_dim
-        self.pad_token = whole.config.text_config.pad_token_id
+        self.pad_token, self.vocabulary = (
+            whole.config.text_config.pad_token_id,
+            self.language.embed_tokens.num_embeddings,
+        )
         self.size, self.text_tokens, self.mask_padding = config.image_size, config.text_tokens, config.mask_padding
         for name, value in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             self.register_buffer(name, torch.tensor(value).view(3, 1, 1), persistent=False)
@@ -53,15 +57,12 @@ class FlorenceEncoder(nn.Module):
         Raises:
             ValueError: a shape does not fit, a sentence is too long, or not one view is there.
         """
-        b, v = images.shape[:2]
-        if images.shape[2:] != (self.size, self.size, 3):
-            raise ValueError(f"images: got {tuple(images.shape)}, expected (B, V, {self.size}, {self.size}, 3)")
+        views = check_images(images, views, self.size)
         if tokens.shape[1] > self.text_tokens:
             raise ValueError(f"sentence: got {tokens.shape[1]} tokens, expected at most {self.text_tokens}; shorten it")
-        words = tokens.new_full((b, self.text_tokens), self.pad_token)
+        words = tokens.new_full((len(images), self.text_tokens), self.pad_token)
         words[:, : tokens.shape[1]] = tokens
-        views = torch.ones((b, v), dtype=torch.bool, device=images.device) if views is None else views.bool()
-        features = self._see(images, views)
+        features = see_views(images, views, self._see)
         heard = self.language.embed_tokens(words)
         per_view = features.shape[2]
         seen = views.unsqueeze(-1).expand(-1, -1, per_view)
@@ -72,13 +73,25 @@ class FlorenceEncoder(nn.Module):
         read = self.language(inputs_embeds=primary, attention_mask=primary_there.long()).last_hidden_state
         return Seen(read, features[:, 1:].flatten(1, 2), primary_there, seen[:, 1:].flatten(1))
 
-    def _see(self, images: Tensor, views: Tensor) -> Tensor:
-        """Return tokens (B, V, P, D), zeros for views that are not there."""
-        there = images[views]
-        if not len(there):
-            raise ValueError("images: got no view that is there, expected at least one")
+    def _see(self, there: Tensor) -> Tensor:
+        """Return tokens (N, P, D) of N pictures."""
         pixels = (there.permute(0, 3, 1, 2).float() / 255.0 - self.mean) / self.std
-        found = self.projector(self.vision_tower(pixels).last_hidden_state)
-        features = found.new_zeros(*views.shape, *found.shape[1:])
-        features[views] = found
-        return features
+        return self.projector(self.vision_tower(pixels).last_hidden_state)
+
+
+def check_images(images: Tensor, views: Tensor | None, size: int) -> Tensor:
+    """Return which views are there, (B, V) bool. Raises ValueError if the images do not fit or not one is there."""
+    if images.shape[2:] != (size, size, 3):
+        raise ValueError(f"images: got {tuple(images.shape)}, expected (B, V, {size}, {size}, 3)")
+    views = torch.ones(images.shape[:2], dtype=torch.bool, device=images.device) if views is None else views.bool()
+    if not views.any():
+        raise ValueError("images: got no view that is there, expected at least one")
+    return views
+
+
+def see_views(images: Tensor, views: Tensor, see: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return tokens (B, V, P, D) of the views that are there, from `see`, and zeros for the others."""
+    found = see(images[views])
+    features = found.new_zeros(*views.shape, *found.shape[1:])
+    features[views] = found
+    return features

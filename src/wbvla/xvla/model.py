@@ -8,16 +8,20 @@ of the sentence; "state" (B, S); "domains", a name or id per sample; for losses 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wbvla.xvla.actions import make_action_space
 from wbvla.xvla.config import Domain, XvlaConfig
 from wbvla.xvla.domains import DomainHead
-from wbvla.xvla.florence import FlorenceEncoder
+from wbvla.xvla.encoders import make_encoder
 from wbvla.xvla.lora import fold_adapters, insert_adapters
+from wbvla.xvla.rtc import Previous, largest_weight, pull, value_slots
 from wbvla.xvla.transformer import Cache, PromptedTransformer
 
 Groups = dict[str, Tensor]  # robot: its rows in the batch
@@ -37,7 +41,7 @@ class Xvla(nn.Module):
     def __init__(self, config: XvlaConfig) -> None:
         super().__init__()
         self.config = config
-        self.vlm = FlorenceEncoder(config)
+        self.vlm = make_encoder(config)
         self.transformer = PromptedTransformer(config, self.vlm.width)
         self.domains = nn.ModuleDict({name: DomainHead(domain, config) for name, domain in config.domains.items()})
         if config.lora_rank:
@@ -63,6 +67,14 @@ class Xvla(nn.Module):
             else:
                 head.copy_from(source)
         self.domains[name], self.config = head.train(self.training), config
+
+    def can_copy(self, like: str | int | None, domain: Domain) -> bool:
+        """Whether a new robot can start from another one's action layers, not only from its prompt."""
+        if like is None:
+            return False
+        source = self.domains[self.resolve(like)]
+        wide = make_action_space(domain).width >= source.space.width and domain.state_dim >= source.domain.state_dim
+        return source.domain.action == domain.action and wide
 
     def add_adapters(self, rank: int) -> None:
         """Put low-rank adapters on the layers that robots share; answers stay the same. Raises ValueError if it has."""
@@ -131,35 +143,43 @@ class Xvla(nn.Module):
         steps: int = 10,
         noise: Tensor | None = None,
         generator: torch.Generator | None = None,
+        previous: Previous | None = None,
     ) -> Tensor:
         """Return actions (B, T, A) in the dataset's units; entries that a robot does not have are 0.
 
         Args:
             steps: passes through the network, at least 1.
             noise, generator: as in `losses`; the same noise gives the same actions.
+            previous: the rest of the chunk that is being played, which the new one is to continue.
         Raises:
             ValueError: a robot is missing or unknown, a width does not fit, or steps < 1.
         """
         if steps < 1:
             raise ValueError(f"steps: got {steps}, expected at least 1")
+        if previous is not None:
+            rest = F.pad(previous.actions, (0, 0, 0, self.config.chunk_steps - previous.actions.shape[1]))
+            batch = {**batch, "actions": rest}
         groups = self._groups(batch)
         context = self._context(batch, groups)
         width = max(self.domains[name].space.width for name in groups)
         shape = (len(context.tokens), self.config.chunk_steps, width)
         noise = self._noise(noise, shape, generator).to(context.tokens)
+        guide = self._guide(previous, batch, groups, steps)
         x, clean = noise, torch.zeros_like(noise)
         for i in range(steps, 0, -1):
             t = torch.full((len(x),), i / steps, device=x.device, dtype=x.dtype)
             if self.config.objective == "clean":  # as released: the same noise mixed with the last prediction
                 x = (i / steps) * noise + (1 - i / steps) * clean
-                clean = self._network(batch, groups, context, x, t, None)
+                clean = guide(self._network(batch, groups, context, x, t, None), i)
             else:  # Euler's method; in the last step, x becomes the predicted clean action
-                clean = self._clean(groups, self._network(batch, groups, context, x, t, None), x, t)
+                clean = guide(self._clean(groups, self._network(batch, groups, context, x, t, None), x, t), i)
                 x = x + (clean - x) / i
         actions = x.new_zeros(*x.shape[:2], max(self.domains[name].domain.action_dim for name in groups))
         for name, rows in groups.items():
             space = self.domains[name].space
             actions[rows, :, : space.action_dim] = space.decode(clean[rows, :, : space.width])
+        if previous is not None:
+            actions[:, : previous.frozen] = previous.actions[:, : previous.frozen].to(actions)
         return actions
 
     def _groups(self, batch: dict[str, Any]) -> Groups:
@@ -257,6 +277,24 @@ class Xvla(nn.Module):
             moved = x[rows, :, :width] - t[rows].view(-1, 1, 1) * out[rows, :, :width]
             clean[rows, :, :width] = torch.where(flows, moved, out[rows, :, :width])
         return clean
+
+    def _guide(
+        self, previous: Previous | None, batch: dict[str, Any], groups: Groups, steps: int
+    ) -> Callable[[Tensor, int], Tensor]:
+        """Return what pulls a predicted clean action (B, T, W) of step i, counted down, towards the previous chunk."""
+        if previous is None:
+            return lambda clean, i: clean
+        _, target = self._targets(batch, groups)
+        weights = torch.zeros_like(target)
+        for name, rows in groups.items():
+            slots = value_slots(self.domains[name].space)
+            weights[rows, :, : len(slots)] = previous.weights.to(target)[:, None] * slots
+
+        def guide(clean: Tensor, i: int) -> Tensor:
+            bound = min(previous.max_weight, largest_weight(self.config.objective, i, steps))
+            return pull(clean, target, weights, i / steps, bound)
+
+        return guide
 
     def _noise(self, noise: Tensor | None, shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
         if noise is None:

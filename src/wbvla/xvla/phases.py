@@ -18,6 +18,7 @@ PARTS = {
     "vision": ("vlm.vision_tower.", ""),
     "projector": ("vlm.projector.", ""),
     "language": ("vlm.language.", ""),
+    "trunk": ("vlm.trunk.", ""),
     "transformer": ("transformer.", ""),
     "prompts": ("domains.", ".prompt"),
     "heads": ("domains.", ""),
@@ -28,7 +29,7 @@ MODES = {
     "prompts": ("prompts",),
     "lora": ("adapters", "prompts", "heads"),
 }
-PRETRAINED = ("vision", "projector", "language")
+PRETRAINED = ("vision", "projector", "language", "trunk")
 OWN = ("prompts", "heads", "adapters")  # they move from the first step on
 
 
@@ -57,6 +58,9 @@ def set_trainable(
         raise ValueError(f"mode: got {mode!r}, expected one of {', '.join(MODES)}")
     if unknown := sorted(set(freeze) - set(PARTS)):
         raise ValueError(f"freeze: got {', '.join(unknown)}, expected some of {', '.join(PARTS)}")
+    present = list(dict.fromkeys(part_of(name) for name, _ in model.named_parameters()))
+    if absent := sorted(set(freeze) - set(present)):
+        raise ValueError(f"freeze: this model has no {', '.join(absent)}, expected some of {', '.join(present)}")
     if mode == "lora" and not model.config.lora_rank:
         raise ValueError("mode: got 'lora' on a model without adapters; call add_adapters first")
     own = {model.resolve(domain) for domain in (model.domains if domains is None else domains)}
@@ -79,7 +83,7 @@ def parameter_groups(
 
     Args:
         lr: of everything else.
-        pretrained_scale: of vision, projector and language encoder: 1/10 in the paper.
+        pretrained_scale: of the encoder, which was trained before: 1/10 in the paper.
         prompt_scale: of soft prompts.
     """
     scales = {**dict.fromkeys(PRETRAINED, pretrained_scale), "prompts": prompt_scale}

@@ -231,7 +231,7 @@ def write_released(folder: Path, model: Xvla) -> None:
 
 def _check_expressible(model: Xvla) -> Domain:
     config = model.config
-    wanted = {"objective": "clean", "attention": "bidirectional", "mask_padding": False, "lora_rank": 0}
+    wanted = {"objective": "clean", "attention": "bidirectional", "mask_padding": False, "lora_rank": 0, "trunk": {}}
     lines = [f"{k}: got {getattr(config, k)!r}, expected {v!r}" for k, v in wanted.items() if getattr(config, k) != v]
     kinds = {(d.action, d.action_dim, d.state_dim, d.action_width) for d in config.domains.values()}
     if len(kinds) > 1:

@@ -116,12 +116,7 @@ def _hold(m: mujoco.MjModel, palm: Shape, load_kg: float) -> None:
 
 
 def _own_spec(robot: Robot, physics: Physics) -> mujoco.MjSpec:
-    spec = robot.build(feet=physics.feet, collisions=physics.collisions, timestep_s=physics.step_s)
-    if physics.collisions == "full":
-        for geom in spec.geoms:
-            if "_foot" in geom.name:
-                geom.conaffinity = 3  # one foot meets the other
-    return spec
+    return robot.build(feet=physics.feet, collisions=physics.collisions, timestep_s=physics.step_s)
 
 
 def _mjlab_spec(robot: Robot, physics: Physics) -> mujoco.MjSpec:

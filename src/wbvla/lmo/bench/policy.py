@@ -15,7 +15,7 @@ import numpy as np
 from wbvla.lmo.bench.interface import Interface, Term, read_interface
 from wbvla.lmo.command import CommandShaper, feedforward, is_disturbed
 from wbvla.lmo.controller import open_session, weights_folder
-from wbvla.lmo.odometry import LegKinematics, Odometry, base_velocity
+from wbvla.lmo.odometry import LegKinematics, Odometry, base_velocity, pelvis_height
 from wbvla.robots.base import Robot
 
 BLOCK = 32  # rows of one inference: always the same, so that a world's numbers never depend on its batch
@@ -61,7 +61,9 @@ class Policy:
         height = np.clip(command[:, 3], *i.height_range)
         feet = self.legs.feet(body.q[:, :12], body.dq[:, :12])
         sample = base_velocity(*feet, body.gyro, body.gravity, i.odometry.level_m)
-        self.odometry.step(sample, body.gyro, body.gravity, self.shaper.v_ref if i.shaped else velocity)
+        v_ref, height_ref = (self.shaper.v_ref, self.shaper.height_ref) if i.shaped else (velocity, height)
+        missing_m = height_ref - pelvis_height(feet[0], body.gravity)
+        self.odometry.step(sample, body.gyro, body.gravity, v_ref, missing_m)
         values = self._values(velocity, flags, height, body)
         frame = np.concatenate([_scaled(t, values[t.name](t)) for t in i.terms], axis=1, dtype=np.float32)
         self.action = np.clip(self.network(self._stack(frame)), -i.action_clip, i.action_clip)
@@ -69,7 +71,8 @@ class Policy:
         target = np.tile(i.default, (len(command), 1))
         target[:, i.owned] += i.action_scale * self.action
         if i.feedforward:
-            target[:, :12] += feedforward(self.shaper.swing(), self.shaper.height_ref, i.nominal_m, *i.feedforward)
+            raised = self.odometry.raised(self.shaper.height_ref)
+            target[:, :12] += feedforward(self.shaper.swing(), raised, i.nominal_m, *i.feedforward)
         return target
 
     def _values(self, velocity, flags, height, body: Measured) -> dict:
@@ -89,7 +92,9 @@ class Policy:
             "flags": lambda t: flags,
             "v_ref": lambda t: self.odometry.steer(shaper.v_ref if i.shaped else velocity),
             "velocity_command": lambda t: velocity,
-            "height_ref": lambda t: (shaper.height_ref if i.shaped else height)[:, None] - i.nominal_m,
+            "height_ref": lambda t: (
+                self.odometry.raised(shaper.height_ref if i.shaped else height)[:, None] - i.nominal_m
+            ),
             "height_command": lambda t: height[:, None],
             "standing": lambda t: 1.0 - moving,
             "base_velocity": lambda t: self.odometry.velocity,

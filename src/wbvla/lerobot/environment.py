@@ -1,0 +1,96 @@
+"""LeRobot's environment type `wbvla`. In: `--env.*` flags. Out: vectorised gymnasium environments, one set a task.
+
+`lerobot-eval` steps them 20 times a second of simulated time and waits for the policy: no latency is counted. Pictures
+and states have the names, shapes and order of our recordings, so a policy trained on them needs no renaming.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import gymnasium
+from lerobot.configs import FeatureType, PolicyFeature
+from lerobot.envs.configs import EnvConfig
+from lerobot.utils.constants import ACTION, OBS_STATE
+
+from wbvla.contract import require_match
+from wbvla.data.frames import HEAD, read_info
+from wbvla.robots import get_robot
+from wbvla.sim.listing import choose_tasks
+from wbvla.types import ACTION_DIM, state_names
+
+FPS = 20
+
+
+@EnvConfig.register_subclass("wbvla")
+@dataclass
+class WbvlaEnvConfig(EnvConfig):
+    """The simulated tasks as a LeRobot environment.
+
+    Attributes:
+        task: box-loading, bag-packing or cart-pushing, several with commas between them, or all.
+        fps: 20, the rate of our actions.
+        robot: who does it.
+        image_size: side of the head picture in pixels; as in the recording that the policy was trained on.
+        split: whose episodes: train, validation or test; LeRobot's seed counts within it and wraps at its end.
+        unseen: axes of variation drawn from their unseen ranges, see `wbvla tasks`.
+        dataset: folder of the recording that the policy was trained on; its joints, picture and rate must be ours.
+    """
+
+    task: str | None = "box-loading"
+    fps: int = FPS
+    robot: str = "g1"
+    image_size: int = 96
+    split: str = "test"
+    unseen: tuple[str, ...] = ()
+    dataset: str | None = None
+
+    def __post_init__(self) -> None:
+        choose_tasks(self.task or "")
+        if self.fps != FPS:
+            raise ValueError(f"env.fps: got {self.fps}, expected {FPS}: these actions last 50 ms")
+        size = self.image_size
+        self.features = {
+            ACTION: PolicyFeature(FeatureType.ACTION, (ACTION_DIM,)),
+            "agent_pos": PolicyFeature(FeatureType.STATE, (len(state_names(get_robot(self.robot).joints)),)),
+            HEAD: PolicyFeature(FeatureType.VISUAL, (size, size, 3)),
+        }
+        self.features_map = {ACTION: ACTION, "agent_pos": OBS_STATE, HEAD: HEAD}
+
+    @property
+    def gym_kwargs(self) -> dict:
+        """What every environment is made with, besides its task."""
+        return {
+            "robot": self.robot,
+            "image_size": self.image_size,
+            "split": self.split,
+            "unseen": tuple(self.unseen),
+        }
+
+    def create_envs(
+        self, n_envs: int, use_async_envs: bool = False
+    ) -> dict[str, dict[int, gymnasium.vector.VectorEnv]]:
+        """Return {task: {0: n_envs environments}}; LeRobot calls this. Raises ValueError if `dataset` does not fit."""
+        from wbvla.sim.gym import LeRobotView
+
+        if self.dataset is not None:
+            self._check_dataset()
+        kind, extra = gymnasium.vector.SyncVectorEnv, {}
+        if use_async_envs and n_envs > 1:
+            kind, extra = gymnasium.vector.AsyncVectorEnv, {"context": "forkserver"}
+        extra["autoreset_mode"] = gymnasium.vector.AutoresetMode.SAME_STEP
+        return {
+            task: {0: kind([partial(LeRobotView.make, task, **self.gym_kwargs)] * n_envs, **extra)}
+            for task in choose_tasks(self.task)
+        }
+
+    def _check_dataset(self) -> None:
+        """Hold the recording's rate, picture and names of state and action against ours."""
+        from wbvla.data.recorder import dataset_features
+
+        info, wanted = read_info(self.dataset), dataset_features(get_robot(self.robot), self.image_size)
+        keys = (ACTION, OBS_STATE, HEAD)
+        found = {k: {f: v.get(f) for f in wanted[k]} for k, v in info["features"].items() if k in keys}
+        ours = {"fps": FPS, **{key: wanted[key] for key in keys}}
+        require_match(ours, {"fps": info["fps"], **found}, f"{self.dataset}: recording")

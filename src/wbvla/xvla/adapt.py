@@ -1,0 +1,286 @@
+"""`wbvla xvla adapt`: pretrain an X-VLA on many robots, or teach one another. In: datasets. Out: a checkpoint folder.
+
+A recipe says what moves: everything (phase I), prompt and action layers first and then everything (phase II), prompts
+only, or adapters. A run continues what is in its `out` folder, bit for bit; a finished one is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from wbvla.xvla.config import Domain, Source, Training
+
+if TYPE_CHECKING:
+    from wbvla.xvla.follow import Report
+    from wbvla.xvla.model import Xvla
+    from wbvla.xvla.sources import RobotRows
+
+_HELD_OUT_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Adapt:
+    """Train an X-VLA on the datasets of one or several robots, or add robots to a trained one.
+
+    Attributes:
+        out: checkpoint folder to write; an interrupted run in it continues, a finished one is kept.
+        datasets: folders of LeRobot v3 datasets; the recipe's, looked for in `data`, when left out.
+        domains: each dataset's robot, in the same order; what the datasets store when left out.
+        weights: each dataset's share of the samples, in the same order; equal ones when left out.
+        data: folder that holds the recipe's datasets.
+        recipe: name of a training recipe; the flags below that are left out take its values.
+        init: checkpoint to start from: this project's, LeRobot's `xvla` or 2toINF's; random weights when left out.
+        trunk: checkpoint of `wbvla vla pretrain`: its trunk becomes the encoder of a new model.
+        like: robot of `init` that new ones start as copies of: prompt, and layers where the action space is the same.
+        action_mode: action space of robots whose dataset stores none.
+        mode: what moves.
+        freeze: parts that stay as they are: vision, projector, language, trunk, transformer, prompts, heads, adapters.
+        steps: of the optimiser.
+        batch: samples in a step.
+        learning_rate: its peak; the encoder's is a tenth.
+        warmup_steps: in which it rises.
+        hold_steps: first ones, in which only prompts, action layers and adapters move.
+        hold_out: share of each dataset's episodes kept from training and measured at the end.
+        validate: task whose success is measured in closed loop with the first dataset's robot, at the end.
+        trials: episodes of that measurement.
+        measure_every: steps between measurements on the way; 0 = at the end only.
+        wandb: project of Weights & Biases to log to; none when left out.
+        device: where to compute: "cpu" or "cuda".
+        dtype: in which numbers to compute; weights and optimiser stay float32.
+        seed: of weights, order, noise and augmentation.
+        checkpoint_s: seconds between checkpoints.
+        threads: CPU threads; results repeat bit for bit with 1.
+    """
+
+    out: str
+    datasets: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
+    data: str | None = None
+    recipe: str = "xvla_adapt_tiny"
+    init: str | None = None
+    trunk: str | None = None
+    like: str | None = None
+    action_mode: str = "auto"
+    mode: Literal["joint", "warmup", "prompts", "lora"] | None = None
+    freeze: tuple[str, ...] = ()
+    steps: int | None = None
+    batch: int | None = None
+    learning_rate: float | None = None
+    warmup_steps: int | None = None
+    hold_steps: int | None = None
+    hold_out: float = 0.1
+    validate: str | None = None
+    trials: int = 20
+    measure_every: int = 0
+    wandb: str | None = None
+    device: str = "cpu"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    seed: int = 0
+    checkpoint_s: float = 20.0
+    threads: int = 1
+
+
+def run(cfg: Adapt, report: Report | None = None) -> dict[str, Any]:
+    """Train, or continue, or keep what is finished; return the metrics that metrics.json holds.
+
+    Raises:
+        ValueError, FileNotFoundError: wrong settings or data, or another run in `out`; one line with the fix.
+        KeyboardInterrupt: after Ctrl-C, when the checkpoint has been written.
+    """
+    from wbvla.vla.checkpoint import weights_id
+    from wbvla.vla.loop import finished, fit, make_plan
+    from wbvla.xvla.checkpoint import write_model
+    from wbvla.xvla.follow import Logger, prompt_gradient
+    from wbvla.xvla.phases import learning_rate_factors, parameter_groups, set_trainable
+    from wbvla.xvla.sources import Mixture, RobotRows
+
+    training = _training(cfg)
+    sources = training.sources
+    plan = make_plan(
+        replace(cfg, steps=training.steps, batch=training.batch, learning_rate=training.learning_rate),
+        training.weight_decay,
+        cfg.measure_every,
+    )
+    if not 0.0 <= cfg.hold_out < 1.0:
+        raise ValueError(f"hold_out: got {cfg.hold_out}, expected a share of the episodes in [0, 1)")
+    model, names, new = _starting_model(cfg, training)
+    config = model.config
+    data = [
+        RobotRows(source.dataset, name, config.domains[name], config.image_size, config.chunk_steps)
+        for source, name in zip(sources, names)
+    ]
+    settings = {"stage": "xvla", "training": asdict(training), "plan": asdict(plan), "xvla": config.to_dict()}
+    settings |= {"data": [of.fingerprint for of in data], "hold_out": cfg.hold_out, "dtype": cfg.dtype}
+    settings |= {"like": cfg.like, "validate": [cfg.validate, cfg.trials], "domains": names}
+    settings |= {"init": cfg.init and weights_id(cfg.init), "trunk": cfg.trunk and weights_id(cfg.trunk)}
+    done = finished(Path(cfg.out), settings, plan.steps)
+    if done is not None:
+        return done
+    splits = [of.demonstrations.split(cfg.hold_out) for of in data]
+    for name in new:
+        _set_statistics(model, name, [(of, rows) for of, (rows, _) in zip(data, splits) if of.name == name])
+    set_trainable(model, training.mode, names, training.freeze)
+    groups = parameter_groups(model, training.learning_rate, training.pretrained_scale, training.prompt_scale)
+    parts = [group["name"] for group in groups]
+    factors = learning_rate_factors(parts, plan.steps, training.warmup_steps, training.hold_steps)
+    for group, factor in zip(groups, factors):
+        group["weight_decay"] = training.weight_decay
+        group["rate"] = lambda step, lr=group["lr"], factor=factor: lr * factor(step)
+    mixture = Mixture([rows for rows, _ in splits], [s.weight for s in sources], plan.batch, plan.steps, plan.seed)
+    losses_of = _losses(cfg, model.to(cfg.device), data, mixture)
+    measure = _measurement(cfg, model, data, [held for _, held in splits])
+    with Logger(cfg.wandb, cfg.out, asdict(cfg), report) as log:
+        save = lambda folder: write_model(folder, model)  # noqa: E731
+        gradients = lambda: {"gradients/soft_prompt_norm": prompt_gradient(model)}  # noqa: E731
+        label = f"xvla {training.mode}"
+        return fit(model, losses_of, groups, plan, settings, save, Path(cfg.out), label, measure, log, gradients)
+
+
+def _training(cfg: Adapt) -> Training:
+    """Return the recipe with the flags that were given."""
+    from wbvla.recipes.xvla import get_training_recipe
+
+    training = get_training_recipe(cfg.recipe)
+    for flag in ("domains", "weights"):
+        if getattr(cfg, flag) and len(getattr(cfg, flag)) != len(cfg.datasets):
+            got = len(getattr(cfg, flag))
+            raise ValueError(f"{flag}: got {got}, expected one for each of the {len(cfg.datasets)} datasets")
+    sources = training.sources
+    if cfg.datasets:
+        domains, weights = cfg.domains or (None,) * len(cfg.datasets), cfg.weights or (1.0,) * len(cfg.datasets)
+        sources = tuple(Source(d, n, weight=w) for d, n, w in zip(cfg.datasets, domains, weights))
+    elif sources and cfg.data is not None:
+        sources = tuple(replace(source, dataset=str(Path(cfg.data) / source.dataset)) for source in sources)
+    elif sources:
+        wanted = ", ".join(source.dataset for source in sources)
+        raise ValueError(f"data: got nothing, expected a folder that holds {wanted}; or give --datasets")
+    else:
+        raise ValueError("datasets: got none, expected at least one folder of a LeRobot dataset")
+    names = ("mode", "freeze", "steps", "batch", "learning_rate", "warmup_steps", "hold_steps")
+    given = {name: getattr(cfg, name) for name in names if getattr(cfg, name) not in (None, ())}
+    if "steps" in given:  # a shorter run warms up as much shorter
+        share = min(1.0, given["steps"] / training.steps)
+        shrunk = {name: int(share * getattr(training, name)) for name in ("warmup_steps", "hold_steps")}
+        given = shrunk | given
+    return replace(training, sources=sources, **given)
+
+
+def _starting_model(cfg: Adapt, training: Training) -> tuple[Xvla, list[str], list[str]]:
+    """Return the model with all robots of the datasets, each dataset's robot, and the robots that are new to it."""
+    import torch
+
+    from wbvla.recipes.xvla import get_xvla_recipe
+    from wbvla.vla.checkpoint import load_model as load_vla
+    from wbvla.xvla.checkpoint import load_model
+    from wbvla.xvla.model import Xvla
+    from wbvla.xvla.sources import describe, stored_domain
+
+    model = None if cfg.init is None else load_model(cfg.init)
+    if model is not None and cfg.trunk is not None:
+        raise ValueError("trunk: got a trunk beside --init, which brings its own encoder; leave one of them out")
+    known: dict[str, Domain] = {} if model is None else dict(model.config.domains)
+    before, names = set(known), []
+    for source in training.sources:
+        if source.action is None and "action" not in stored_domain(source.dataset) and source.domain not in known:
+            source = replace(source, action=cfg.action_mode)
+        name, domain = describe(source, known)
+        known[name] = domain
+        names.append(name)
+    new = [name for name in known if name not in before]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(cfg.seed)
+        if model is None:
+            config = get_xvla_recipe(training.model, known)
+            if cfg.trunk is not None:
+                trunk = load_vla(cfg.trunk)[0]
+                config = replace(config, florence={}, trunk=trunk.config.to_dict(), image_size=trunk.config.image_size)
+            model = Xvla(config)
+            if cfg.trunk is not None:
+                model.vlm.trunk.load_state_dict(trunk.trunk.state_dict())
+        else:
+            for name in new:
+                model.add_domain(name, known[name], cfg.like, prompt_only=not model.can_copy(cfg.like, known[name]))
+        if training.mode == "lora" and not model.config.lora_rank:
+            model.add_adapters(training.lora_rank)
+    return model, names, new
+
+
+def _set_statistics(model: Xvla, name: str, parts: list) -> None:
+    """Give a new robot the mean and deviation of its training rows."""
+    import numpy as np
+
+    head = model.domains[name]
+    actions = np.concatenate([of.actions[rows] for of, rows in parts])
+    states = np.concatenate([of.states[rows] for of, rows in parts])
+    head.space.set_statistics(actions.mean(0), actions.std(0))
+    if head.domain.state_dim:
+        head.set_state_statistics(states.mean(0), states.std(0))
+
+
+def _losses(cfg: Adapt, model: Xvla, data: list[RobotRows], mixture: Callable) -> Callable:
+    """Return the function from step and generator to losses, named as they are logged."""
+    import torch
+
+    from wbvla.vla.augment import augment
+    from wbvla.xvla.sources import mixed_batch
+    from wbvla.xvla.tokens import make_tokenizer
+
+    config = model.config
+    tokenize = make_tokenizer(config.tokenizer, config.text_tokens, model.vlm.vocabulary, model.vlm.pad_token)
+
+    def losses_of(step: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        batch = mixed_batch(data, mixture(step), tokenize, model.vlm.pad_token)
+        shape = batch["images"].shape[:2]
+        # colours only, as upstream: actions in metres need the picture's geometry
+        images = augment(batch["images"].flatten(0, 1), 0, 0.25, 0.1, generator)
+        batch["images"] = images.unflatten(0, shape)
+        return named_losses(model, batch, cfg, generator)
+
+    return losses_of
+
+
+def named_losses(model: Xvla, batch: dict[str, Any], cfg: Adapt, generator) -> dict[str, Any]:
+    """Return a batch's "loss" and its kinds as "loss/<kind>"."""
+    import torch
+
+    moved = {k: v.to(cfg.device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+    with torch.autocast(torch.device(cfg.device).type, torch.bfloat16, enabled=cfg.dtype == "bfloat16"):
+        losses = model.losses(moved, generator=generator)
+    return {kind if kind == "loss" else f"loss/{kind}": value for kind, value in losses.items()}
+
+
+def _measurement(cfg: Adapt, model: Xvla, data: list[RobotRows], held: list) -> Callable[[], dict[str, float]] | None:
+    """Return what measures held-out losses and success in closed loop; None if neither is wanted."""
+    import torch
+
+    from wbvla.xvla.follow import success_rate
+    from wbvla.xvla.sources import mixed_batch
+    from wbvla.xvla.tokens import make_tokenizer
+
+    if cfg.validate is None and not any(len(rows) for rows in held):
+        return None
+    config = model.config
+    tokenize = make_tokenizer(config.tokenizer, config.text_tokens, model.vlm.vocabulary, model.vlm.pad_token)
+
+    def measure() -> dict[str, float]:
+        metrics, sums = {}, {}
+        for of, rows in zip(data, held):
+            rows = rows[:: max(1, len(rows) // _HELD_OUT_ROWS)]
+            for first in range(0, len(rows), 32):
+                part = rows[first : first + 32]
+                batch = mixed_batch([of], [part], tokenize, model.vlm.pad_token)
+                with torch.inference_mode():
+                    losses = named_losses(model, batch, cfg, torch.Generator().manual_seed(first))
+                total, count = sums.get(of.name, (0.0, 0))
+                sums[of.name] = total + float(losses["loss"]) * len(part), count + len(part)
+        for name, (total, count) in sums.items():
+            metrics[f"held_out_loss/{name}"] = total / count
+        if cfg.validate is not None:
+            metrics["validation/success_rate"] = success_rate(model, cfg.validate, data[0].name, cfg.trials)
+        return metrics
+
+    return measure

@@ -1,0 +1,150 @@
+"""A trained X-VLA ready to answer. In: the model; observations of its robots. Out: action chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wbvla.types import Observation
+from wbvla.xvla.batches import arrange_views, mix, squash
+from wbvla.xvla.config import Domain
+from wbvla.xvla.model import Xvla
+from wbvla.xvla.tokens import make_tokenizer
+
+
+class Prepared(NamedTuple):
+    """One checked observation: images (1, V, size, size, 3), which views are there (1, V), state (1, S)."""
+
+    robot: str
+    images: Tensor
+    views: Tensor
+    state: Tensor
+    task: str
+    steps: int
+    seed: int | None
+
+
+class XvlaPolicy:
+    """Answers observations of any of a checkpoint's robots, several at a time; keeps nothing between calls.
+
+    Args:
+        model: in evaluation mode.
+    Raises:
+        ValueError: its tokenizer is not on this machine.
+    """
+
+    def __init__(self, model: Xvla) -> None:
+        self.model, config = model, model.config
+        self._tokenize = make_tokenizer(config.tokenizer, config.text_tokens, model.vlm.vocabulary, model.vlm.pad_token)
+
+    def prepare(
+        self,
+        images: Mapping[str | int, np.ndarray],
+        state: np.ndarray,
+        task: str,
+        domain: int | None,
+        steps: int = 10,
+        seed: int | None = None,
+    ) -> Prepared:
+        """Check one observation.
+
+        Args:
+            images: (H, W, 3) uint8 RGB by camera name, or by place in the robot's order of cameras.
+            state: (S,) in the dataset's units.
+            task: what the robot is told.
+            domain: id of the robot.
+            steps, seed: denoising steps; of the noise, None = another noise every time.
+        Raises:
+            ValueError: no or an unknown robot, a camera that it does not have, or another state than its.
+        """
+        if domain is None:
+            known = ", ".join(f"{d.id} ({name})" for name, d in self.model.config.domains.items())
+            raise ValueError(f"domain_id: missing, expected the robot's: one of {known}")
+        name = self.model.resolve(domain)
+        robot = self.model.config.domains[name]
+        if robot.state_dim and state.shape != (robot.state_dim,):
+            raise ValueError(f"state: got {state.size} entries, expected {robot.state_dim} for {name}")
+        size = self.model.config.image_size
+        scaled = {
+            _camera(robot, key): squash(torch.from_numpy(np.array(image)).unsqueeze(0), size).float()
+            for key, image in images.items()
+        }
+        views = arrange_views(robot, scaled)
+        vector = torch.from_numpy(np.array(state[: robot.state_dim], np.float32)).unsqueeze(0)
+        return Prepared(name, *views, vector, task, steps, seed)
+
+    @torch.inference_mode()
+    def answer(self, prepared: Sequence[Prepared]) -> list[np.ndarray]:
+        """Return a chunk (T, A) in the dataset's units for each observation.
+
+        One forward pass for all that want equally many steps; released weights, which read missing views as if they
+        were there, also keep robots of different numbers of cameras apart.
+        """
+        groups: dict[tuple[int, int], list[int]] = {}
+        for i, one in enumerate(prepared):
+            views = 0 if self.model.config.mask_padding else one.images.shape[1]
+            groups.setdefault((one.steps, views), []).append(i)
+        chunks: dict[int, np.ndarray] = {}
+        for (steps, _), rows in groups.items():
+            chunks |= zip(rows, self._sample([prepared[i] for i in rows], steps))
+        return [chunks[i] for i in range(len(prepared))]
+
+    def _sample(self, batch: Sequence[Prepared], steps: int) -> list[np.ndarray]:
+        model = self.model
+        device = model.transformer.pos_emb.device
+        tokens = self._tokenize([one.task for one in batch])
+        inputs: dict[str, Any] = mix(
+            [
+                {"images": one.images, "views": one.views, "tokens": row, "state": one.state, "domains": [one.robot]}
+                for one, row in zip(batch, tokens.split(1))
+            ],
+            model.vlm.pad_token,
+        )
+        inputs = {key: value.to(device) if isinstance(value, Tensor) else value for key, value in inputs.items()}
+        heads = [model.domains[one.robot] for one in batch]
+        noise = torch.zeros(len(batch), model.config.chunk_steps, max(head.space.width for head in heads))
+        for row, one, head in zip(noise, batch, heads):  # each its own noise, whoever else is in the batch
+            generator = torch.Generator()
+            generator.seed() if one.seed is None else generator.manual_seed(one.seed)
+            row[:, : head.space.width] = torch.randn(len(row), head.space.width, generator=generator)
+        actions = model.sample(inputs, steps, noise).float().cpu().numpy()
+        return [chunk[:, : head.space.action_dim] for chunk, head in zip(actions, heads)]
+
+
+class RobotPolicy:
+    """One robot's X-VLA in closed loop: the same observations after the same `reset` give the same answers.
+
+    Args:
+        model: in evaluation mode.
+        domain: the robot's name or id in the model.
+        steps: passes through the network for a chunk.
+    Raises:
+        ValueError: the model does not know the robot.
+    """
+
+    def __init__(self, model: Xvla, domain: str | int, steps: int = 5) -> None:
+        self._policy, self.steps, self.image_size = XvlaPolicy(model), steps, model.config.image_size
+        self.domain = model.config.domains[model.resolve(domain)]
+
+    def reset(self, seed: int) -> None:
+        """Begin an episode; the noise that answers start from follows from the seed."""
+        self._seeds = np.random.default_rng(seed)
+
+    def infer(self, observation: Observation) -> dict[str, np.ndarray]:
+        """Return {"chunk": (T, A) float32}. Raises ValueError if image or state are not this robot's."""
+        noise = int(self._seeds.integers(2**31))
+        seen = {0: observation.image}, observation.state, observation.task
+        return {"chunk": self._policy.answer([self._policy.prepare(*seen, self.domain.id, self.steps, noise)])[0]}
+
+
+def _camera(robot: Domain, key: str | int) -> str:
+    """Return the name of a camera given by name or place; unknown names are left to arrange_views."""
+    if isinstance(key, str):
+        return key
+    if key >= len(robot.cameras):
+        raise ValueError(f"image{key}: the robot has {len(robot.cameras)} cameras: {', '.join(robot.cameras)}")
+    return robot.cameras[key]
