@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -27,6 +29,20 @@ server = PolicyServer(March(), port=int(sys.argv[1]))
 print(server.address, flush=True)
 server.serve(threading.Event())
 """
+
+
+@contextmanager
+def running(server):
+    """Let a server answer in a thread; it must end within 8 s of being told to."""
+    stop = threading.Event()
+    thread = threading.Thread(target=server.serve, args=(stop,))
+    thread.start()
+    try:
+        yield server
+    finally:
+        stop.set()
+        thread.join(8)
+        assert not thread.is_alive()
 
 
 def start_marching_server(port: int = 0) -> tuple[subprocess.Popen, str]:

@@ -168,6 +168,7 @@ def compare(a) -> None:
     b = MjlabEngine(a.robot, a.config, 16, 3)
     b.set_harness(a.harness)
     b.observe()
+    a.arms.left[:] = 50  # neither draws new goals, which would differ, in the step compared
     arrays = {name: tensor(np.array(value)) for name, value in a.worlds().items()}
     b.set_worlds(arrays | {"_sensors": arrays["_sensors"][:, -1:]})
     action = 0.3 * np.random.default_rng(1).normal(size=(16, a.robot.n_lmo))

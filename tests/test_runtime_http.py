@@ -11,10 +11,8 @@ import re
 import socket
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import json_numpy
@@ -25,6 +23,7 @@ import torch
 from PIL import Image
 
 from http_world import Slow
+from runtime_world import running
 from wbvla.runtime.http.batching import MAX_BATCH, Batcher, Busy
 from wbvla.runtime.http.client import ChunkClient, Refused
 from wbvla.runtime.http.server import HttpServer
@@ -45,17 +44,8 @@ def policy() -> XvlaPolicy:
     return XvlaPolicy(Xvla(with_words(ROBOTS)).eval())
 
 
-@contextmanager
 def serving(policy, **settings):
-    server, stop = HttpServer(policy, port=0, **settings), threading.Event()
-    thread = threading.Thread(target=server.serve, args=(stop,))
-    thread.start()
-    try:
-        yield server
-    finally:
-        stop.set()
-        thread.join(8)
-        assert not thread.is_alive()
+    return running(HttpServer(policy, port=0, **settings))
 
 
 def picture(seed: int = 0, height: int = 48, width: int = 64) -> np.ndarray:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from contextlib import contextmanager
 
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 import zmq
 
-from runtime_world import marching_chunk, start_marching_server
+from runtime_world import marching_chunk, running, start_marching_server
 from wbvla.runtime import wire
 from wbvla.runtime.client import PolicyClient
 from wbvla.runtime.keys import write_keys
@@ -35,17 +34,8 @@ class Echo:
         return {"chunk": marching_chunk(float(image.mean()))}
 
 
-@contextmanager
 def serving(policy, **settings):
-    server, stop = PolicyServer(policy, port=0, **settings), threading.Event()
-    thread = threading.Thread(target=server.serve, args=(stop,))
-    thread.start()
-    try:
-        yield server
-    finally:
-        stop.set()
-        thread.join(5)
-        assert not thread.is_alive()
+    return running(PolicyServer(policy, port=0, **settings))
 
 
 def request(number: float = 0.0, task: str = "push", brightness: int = 0) -> wire.Request:

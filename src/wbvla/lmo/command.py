@@ -45,7 +45,7 @@ class ShapingConfig:
             raise ValueError(f"shaping kind: got {self.kind!r}, expected one of {', '.join(SHAPINGS)}")
 
 
-PUSHED_M_S, DRIFTING_M_S, TILTED, ALARM_STEPS = 0.45, 0.15, 0.35, 40
+PUSHED_M_S, DRIFTING_M_S, TILTED, ALARM_STEPS = 0.3, 0.1, 0.25, 40
 MISPLACED_M, MISPLACED_RAD = 0.2, 0.25
 
 
