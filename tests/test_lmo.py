@@ -255,7 +255,7 @@ def test_a_run_that_begins_with_another_keeps_its_history(tiny_run, tmp_path):
         json.loads((tmp_path / "export" / "contract.json").read_text())["provenance"],
     ):
         assert facts["steps"] == 16 * 16
-        assert facts["earlier"] == [{"steps": before["steps"], "recipe": before["recipe"]}]
+        assert facts["earlier"] == [{key: before[key] for key in ("robot", "steps", "recipe")}]
 
 
 def test_networks_that_observe_more_begin_as_they_were(tmp_path):
@@ -278,6 +278,38 @@ def test_networks_that_observe_more_begin_as_they_were(tmp_path):
         trainer.alg.actor.eval()
     acts = [t.alg.actor(TensorDict({"actor": o}, [16])) for t, o in ((earlier, as_before), (later, seen))]
     np.testing.assert_allclose(*(a.detach().numpy() for a in acts), atol=1e-6)
+
+
+def test_legs_can_begin_with_those_of_another_robot(tmp_path):
+    """Joints go by their names: what both robots have acts and is seen as before, the rest neither acts nor is seen."""
+    pytest.importorskip("rsl_rl")
+    from tensordict import TensorDict
+
+    from wbvla.lmo.ppo import Trainer
+
+    other = get_robot("x2")
+    earlier, later = Trainer(ROBOT, get_recipe("lmo_g1_tiny"), 0, 1), Trainer(other, get_recipe("lmo_x2_tiny"), 1, 1)
+    earlier.update()
+    earlier.save(tmp_path)
+    later.begin_with(tmp_path)
+    for trainer in (earlier, later):
+        trainer.alg.actor.eval()
+    seen = {"g1": earlier.obs["actor"].clone(), "x2": later.obs["actor"].clone()}
+    seen["g1"][:] = earlier.alg.actor.obs_normalizer._mean  # what the X2 has not measures nothing unusual
+    start = {"g1": 0, "x2": 0}
+    for name, _, _ in layout(ROBOT):
+        entries = {}
+        for robot in (ROBOT, other):
+            joints = {"q": robot.joints, "dq": robot.joints, "last_action": robot.lmo_joints}
+            count = next(count for term, count, _ in layout(robot) if term == name)
+            entries[robot.name] = list(joints.get(name, range(count)))
+        for i, entry in enumerate(entries["x2"]):
+            seen["g1"][:, start["g1"] + entries["g1"].index(entry)] = seen["x2"][:, start["x2"] + i]
+        start = {robot: first + len(entries[robot]) for robot, first in start.items()}
+    trainers = {"g1": earlier, "x2": later}
+    acts = {name: t.alg.actor(TensorDict({"actor": seen[name]}, [16])).detach() for name, t in trainers.items()}
+    shared = [ROBOT.lmo_joints.index(joint) for joint in other.lmo_joints]
+    np.testing.assert_allclose(acts["g1"][:, shared], acts["x2"], atol=1e-6)
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))

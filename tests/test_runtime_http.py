@@ -34,6 +34,8 @@ from wbvla.xvla.model import Xvla
 from wbvla.xvla.policy import XvlaPolicy
 from xvla_world import CHUNK, ROBOTS, with_words
 
+pytestmark = pytest.mark.alone
+
 TOKEN = "0123456789abcdef"
 
 

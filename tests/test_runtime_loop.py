@@ -19,6 +19,8 @@ from wbvla.runtime.loop import SENSOR_LIMIT_S, FastLoop
 from wbvla.runtime.wire import Answer
 from wbvla.types import FLAGS, HEIGHT, LocoCommand
 
+pytestmark = pytest.mark.alone
+
 
 class RandomLink:
     """Answers some offers, late, out of order or never, with random flags; remembers every chunk it gave out."""

@@ -23,6 +23,8 @@ from wbvla.runtime.server import PolicyServer
 from wbvla.runtime.sim_robot import SimRobot
 from wbvla.runtime.wire import Answer
 
+pytestmark = pytest.mark.alone
+
 SEED = 100_000  # validation
 
 

@@ -19,6 +19,8 @@ from wbvla.runtime.client import PolicyClient
 from wbvla.runtime.keys import write_keys
 from wbvla.runtime.server import PolicyServer
 
+pytestmark = pytest.mark.alone
+
 
 class Echo:
     """Answers after `seconds` with the mean brightness as height; remembers what it was asked."""

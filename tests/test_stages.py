@@ -27,6 +27,8 @@ FAIL = "import sys; print('getting ready'); sys.exit('wbvla: error: the disk is 
 # Works in steps that it saves, continues from them, and ends cleanly on SIGINT; the last steps need MAY_FINISH.
 PATIENT = """
 import json, os, pathlib, signal, sys, time
+
+pytestmark = pytest.mark.alone
 out = pathlib.Path(json.loads(pathlib.Path(sys.argv[1]).read_text())["out"])
 steps = int(out.read_text()) if out.exists() else 0
 signal.signal(signal.SIGINT, lambda *_: sys.exit(130))

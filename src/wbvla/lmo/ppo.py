@@ -25,6 +25,7 @@ from wbvla.lmo.evaluate import nine_commands
 from wbvla.lmo.observation import layout, mirror_action, mirror_observation
 from wbvla.lmo.train import Curriculum
 from wbvla.recipes.lmo import LmoConfig, get_recipe
+from wbvla.robots import get_robot
 from wbvla.robots.base import Robot
 
 
@@ -198,33 +199,34 @@ class Trainer:
             os.replace(out / f"{name}.tmp", out / name)
 
     def begin_with(self, earlier: Path) -> None:
-        """Take the networks and the curriculum's place of an earlier run, whose recipe may differ.
+        """Take the networks and the curriculum's place of an earlier run, whose recipe and robot may differ.
 
-        What the earlier networks did not observe they ignore at first; exploration starts at the recipe's.
+        What the earlier networks did not observe they ignore at first; joints that the other robot lacks begin with
+        no action; exploration starts at the recipe's.
 
         Raises:
-            ValueError: no checkpoint there, or one of another robot or of networks of another size.
+            ValueError: no checkpoint there, or one with networks of another size.
         """
         facts = _read_facts(earlier)
-        if facts.get("robot") != self.robot.name:
-            raise ValueError(f"init: {earlier} is of robot {facts.get('robot')!r}, expected {self.robot.name!r}")
+        robot, recipe = get_robot(facts["robot"]), facts["recipe"]
         tensors = load_file(earlier / "checkpoint.safetensors", device=self.device)
-        frames = {"actor": (facts["recipe"]["history"], self.config.history), "critic": (1, 1)}
+        frames = {"actor": (recipe["history"], self.config.history), "critic": (1, 1)}
+        outputs = {"actor": (robot.lmo_joints, self.robot.lmo_joints), "critic": (("value",), ("value",))}
         try:
             for name, network in (("actor", self.alg.actor), ("critic", self.alg.critic)):
                 given, own = _part(tensors, f"{name}."), network.state_dict()
-                terms = facts["recipe"]["terms"], self.config.terms
+                makers = (robot, recipe["terms"]), (self.robot, self.config.terms)
                 columns = [
-                    _columns(self.robot, *how, part["obs_normalizer._mean"].shape[1])
-                    for how, part in zip(zip(terms, frames[name]), (given, own))
+                    _columns(*maker, count, part["obs_normalizer._mean"].shape[1])
+                    for maker, count, part in zip(makers, frames[name], (given, own))
                 ]
                 noise = {k: v for k, v in own.items() if k.startswith("distribution.")}
-                network.load_state_dict(_fitted(given, own, *columns) | noise)
+                network.load_state_dict(_fitted(given, own, columns, outputs[name]) | noise)
         except RuntimeError:
             raise ValueError(f"init: {earlier} has networks of another size than the recipe") from None
         self._set_curriculum(facts)
         self.env.level[:] = facts["level"]
-        self.earlier = [*facts["earlier"], {"steps": facts["steps"], "recipe": facts["recipe"]}]
+        self.earlier = [*facts["earlier"], {key: facts[key] for key in ("robot", "steps", "recipe")}]
 
     def _set_curriculum(self, facts: dict) -> None:
         self.curriculum.harness = facts["harness"]
@@ -273,20 +275,33 @@ class Trainer:
 
 def _columns(robot: Robot, terms: tuple[str, ...], frames: int, width: int) -> list[tuple]:
     """Name the entries of a stacked observation that ends, for the critic, with numbers of the truth."""
-    frame = [(name, i) for name, count, _ in layout(robot, terms) for i in range(count)]
+    joints = dict.fromkeys(("q", "dq"), robot.joints) | dict.fromkeys(
+        ("q_lmo", "dq_lmo", "last_action"), robot.lmo_joints
+    )
+    frame = [(name, entry) for name, count, _ in layout(robot, terms) for entry in joints.get(name, range(count))]
     stacked = [(number, *entry) for number in range(frames) for entry in frame]
     return stacked + [("truth", i) for i in range(width - len(stacked))]
 
 
-def _fitted(given: dict[str, torch.Tensor], own: dict[str, torch.Tensor], theirs: list, ours: list) -> dict:
-    """Give an earlier network the columns of this one: those it lacks get no weight and this one's normaliser."""
-    at, found = zip(*((i, theirs.index(entry)) for i, entry in enumerate(ours) if entry in theirs))
+def _fitted(given: dict, own: dict, columns: list[list], outputs: tuple) -> dict[str, torch.Tensor]:
+    """Give an earlier network the columns and outputs of this one.
+
+    Columns that it lacks get no weight and this one's normaliser; outputs that it lacks are 0.
+    columns, outputs: what they are, of the earlier network and of this one.
+    """
+
+    def moved(old: torch.Tensor, new: torch.Tensor, names: list, axis: int) -> torch.Tensor:
+        at, found = zip(*((i, names[0].index(entry)) for i, entry in enumerate(names[1]) if entry in names[0]))
+        at, found = (torch.tensor(index, device=old.device) for index in (at, found))
+        return new.index_copy(axis, at, old.index_select(axis, found))
+
     out = dict(given)
-    for name in ("mlp.0.weight", "obs_normalizer._mean", "obs_normalizer._var", "obs_normalizer._std"):
-        old = given[name]
-        new = old.new_zeros(len(old), len(ours)) if name == "mlp.0.weight" else own[name].clone()
-        new[:, list(at)] = old[:, list(found)]
-        out[name] = new
+    last = max(int(name.split(".")[1]) for name in own if name.startswith("mlp."))
+    for name in ("obs_normalizer._mean", "obs_normalizer._var", "obs_normalizer._std"):
+        out[name] = moved(given[name], own[name], columns, 1)
+    out["mlp.0.weight"] = moved(given["mlp.0.weight"], torch.zeros_like(own["mlp.0.weight"]), columns, 1)
+    for name in (f"mlp.{last}.weight", f"mlp.{last}.bias"):
+        out[name] = moved(given[name], torch.zeros_like(own[name]), outputs, 0)
     return out
 
 
