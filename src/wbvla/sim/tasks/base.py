@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import mujoco
 import numpy as np
 
-FALL_HEIGHT_M = 0.45
+FALL_HEIGHT_M = 0.35  # the legs may be told to squat to 0.45 m
 FALL_TILT_RAD = np.radians(60.0)
 
 N_FLOORS, N_WALLS = 4, 3
@@ -99,7 +99,7 @@ class Task(Protocol):
 
 
 def has_fallen(pelvis_height_m: float, tilt_rad: float) -> bool:
-    """A humanoid has fallen when its pelvis is below 0.45 m or it leans more than 60 degrees."""
+    """A humanoid has fallen when its pelvis is below 0.35 m or it leans more than 60 degrees."""
     return pelvis_height_m < FALL_HEIGHT_M or tilt_rad > FALL_TILT_RAD
 
 

@@ -187,7 +187,7 @@ class CartRules:
     - release: still there, the cart stands (slower than 2 cm/s) and both palms are at least 3 cm off the handle and
       15 cm below its middle for 0.5 s. This is success. Arms that keep the pose in which they pushed never get there,
       even if the cart rolls on by itself when the robot stops.
-    - failure: a fall (pelvis below 0.45 m or lean above 60 degrees), or the time limit.
+    - failure: a fall (pelvis below 0.35 m or lean above 60 degrees), or the time limit.
     """
 
     def __init__(self, time_limit_s: float) -> None:
