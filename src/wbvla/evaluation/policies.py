@@ -210,26 +210,48 @@ class Learned:
 
     Args:
         checkpoint: folder of `wbvla vla finetune`.
-        blind: replace every image by a black one.
-        randomise: None, or a seed: all weights are drawn anew, normalisation stays.
     """
 
-    def __init__(self, checkpoint: str | Path, blind: bool = False, randomise: int | None = None) -> None:
+    def __init__(self, checkpoint: str | Path) -> None:
         from wbvla.vla.policy import VlaPolicy
 
         self._policy = VlaPolicy(checkpoint)
-        self.image_size = self._policy.config.image_size
-        self._blind = blind
-        if randomise is not None:
-            redraw_weights(self._policy.model, randomise)
+        self.model, self.image_size = self._policy.model, self._policy.config.image_size
 
     def reset(self, seed: int) -> None:
         """Nothing to forget: the policy sees one observation at a time."""
 
     def infer(self, observation: Observation) -> dict[str, np.ndarray]:
         """Return the policy's chunk."""
-        image = np.zeros_like(observation.image) if self._blind else observation.image
-        return self._policy.infer(image, observation.state, observation.task)
+        return self._policy.infer(observation.image, observation.state, observation.task)
+
+
+class Blind:
+    """A learned policy whose every image is black."""
+
+    def __init__(self, policy: Any) -> None:
+        self._policy, self.image_size = policy, policy.image_size
+
+    def reset(self, seed: int) -> None:
+        """Begin the policy's episode."""
+        self._policy.reset(seed)
+
+    def infer(self, observation: Observation) -> dict[str, np.ndarray]:
+        """Return the policy's chunk."""
+        return self._policy.infer(replace(observation, image=np.zeros_like(observation.image)))
+
+
+def load_learned(checkpoint: str | Path, robot: str, steps: int | None = None) -> Any:
+    """Open a VLA or an X-VLA for a robot. Raises ValueError, FileNotFoundError: foreign, damaged, for other robots."""
+    from wbvla.xvla.checkpoint import is_xvla, load_model
+
+    if is_xvla(checkpoint):
+        from wbvla.xvla.policy import for_tasks
+
+        return for_tasks(load_model(checkpoint), robot, **({} if steps is None else {"steps": steps}))
+    if steps is not None:
+        raise ValueError(f"steps: got {steps}, but {checkpoint} does not denoise: only an X-VLA takes --steps")
+    return Learned(checkpoint)
 
 
 def redraw_weights(model: Any, seed: int) -> None:
@@ -249,19 +271,28 @@ def redraw_weights(model: Any, seed: int) -> None:
 
 
 def load_policy(
-    policy: str, task: str, robot: str, checkpoint: str | None = None, dataset: str | None = None, seed: int = 0
+    policy: str,
+    task: str,
+    robot: str,
+    checkpoint: str | None = None,
+    dataset: str | None = None,
+    seed: int = 0,
+    steps: int | None = None,
 ) -> Policy | Operator:
     """Make a policy from a name or a checkpoint folder.
 
     Args:
         policy: one of NAMED or a checkpoint folder.
-        checkpoint: the VLA that "blind" takes its weights from, and "random" its shape; "random" without one acts at
-            random.
+        checkpoint: the policy that "blind" takes its weights from, and "random" its shape; "random" without one acts
+            at random.
         dataset: the recordings that "replay" averages.
         seed: of the random weights.
+        steps: denoising steps of an X-VLA.
     Raises:
         ValueError, FileNotFoundError: an unknown policy or a missing argument; the message has the fix.
     """
+    if steps is not None and policy in NAMED and checkpoint is None:
+        raise ValueError(f"steps: got {steps}, but {policy} does not denoise: only an X-VLA takes --steps")
     operators = {"operator": Operator, "walk-only": WalkOnly, "reach-only": ReachOnly}
     if policy in operators:
         return operators[policy](task, robot)
@@ -273,10 +304,15 @@ def load_policy(
         return load_replay(dataset)
     if policy == "random" and checkpoint is None:
         return RandomActions(robot)
-    if policy in ("blind", "random"):
-        if checkpoint is None:
-            raise ValueError("policy blind needs a VLA to start from: add --checkpoint DIR")
-        return Learned(checkpoint, blind=policy == "blind", randomise=seed if policy == "random" else None)
-    if not Path(policy).is_dir():
-        raise ValueError(f"policy: got {policy!r}, expected {', '.join(NAMED)} or a folder of `wbvla vla finetune`")
-    return Learned(policy)
+    if policy == "blind" and checkpoint is None:
+        raise ValueError("policy blind needs a VLA to start from: add --checkpoint DIR")
+    if policy not in ("blind", "random"):
+        if not Path(policy).is_dir():
+            folders = "a folder of `wbvla vla finetune` or `wbvla xvla adapt`"
+            raise ValueError(f"policy: got {policy!r}, expected {', '.join(NAMED)} or {folders}")
+        return load_learned(policy, robot, steps)
+    learned = load_learned(checkpoint, robot, steps)
+    if policy == "blind":
+        return Blind(learned)
+    redraw_weights(learned.model, seed)
+    return learned

@@ -96,6 +96,7 @@ def run(cfg: Adapt, report: Report | None = None) -> dict[str, Any]:
     from wbvla.xvla.checkpoint import write_model
     from wbvla.xvla.follow import Logger, prompt_gradient
     from wbvla.xvla.phases import learning_rate_factors, parameter_groups, set_trainable
+    from wbvla.xvla.policy import for_tasks
     from wbvla.xvla.sources import Mixture, RobotRows
 
     training = _training(cfg)
@@ -108,6 +109,8 @@ def run(cfg: Adapt, report: Report | None = None) -> dict[str, Any]:
     if not 0.0 <= cfg.hold_out < 1.0:
         raise ValueError(f"hold_out: got {cfg.hold_out}, expected a share of the episodes in [0, 1)")
     model, names, new = _starting_model(cfg, training)
+    if cfg.validate is not None:
+        for_tasks(model, names[0])  # what cannot play the task says so now, not after the training
     config = model.config
     data = [
         RobotRows(source.dataset, name, config.domains[name], config.image_size, config.chunk_steps)
