@@ -14,7 +14,11 @@ from runtime_world import Legs
 from wbvla.evaluation.policies import load_policy
 from wbvla.evaluation.rollout import rollout
 from wbvla.evaluation.run import Evaluate
+from wbvla.runtime.serve import Serve
+from wbvla.runtime.serve import load_policy as serve_policy
 from wbvla.types import Observation
+from wbvla.xvla.adapt import Adapt
+from wbvla.xvla.adapt import run as adapt
 from wbvla.xvla.checkpoint import save_model
 from wbvla.xvla.model import Xvla
 from xvla_world import HUMANOID, ROBOTS, with_words
@@ -83,7 +87,26 @@ def test_a_domain_that_cannot_play_the_tasks_is_one_clear_error(g1, message, tmp
 def test_an_unknown_robot_and_steps_for_others_are_refused(folder):
     with pytest.raises(ValueError, match="domain: got 'x2', expected one of g1"):
         load(folder, robot="x2")
-    with pytest.raises(ValueError, match="steps: got 2, but zero does not denoise"):
+    with pytest.raises(ValueError, match="steps: got 2, but zero is no X-VLA"):
         load("zero", steps=2)
+    with pytest.raises(ValueError, match="device: got 'cuda', but zero is no X-VLA; leave --device out"):
+        load("zero", device="cuda")
     with pytest.raises(ValueError, match="steps: got 0, expected at least 1"):
         Evaluate(policy=folder, steps=0)
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("gpu", "device: got 'gpu', expected cpu, cuda"), ("cuda:99", "device: got 'cuda:99', but PyTorch .* sees")],
+)
+def test_a_device_that_is_not_there_is_one_clear_error_in_every_verb(device, message, folder, tmp_path):
+    verbs = (
+        lambda: load(folder, device=device),
+        lambda: serve_policy(Serve(policy=folder, http=True, device=device)),
+        lambda: adapt(Adapt(str(tmp_path / "out"), (str(tmp_path),), init=folder, device=device)),
+    )
+    for verb in verbs:
+        with pytest.raises(ValueError, match=message) as caught:
+            verb()
+        assert "\n" not in str(caught.value)
+    assert next(load(folder, device="cpu").model.parameters()).device.type == "cpu"

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from wbvla.evaluation.learned import Blind, load_learned, redraw_weights, refuse_xvla_flags
 from wbvla.robots import get_robot
 from wbvla.types import ACTION_DIM, FLAGS, ArmTarget, LocoCommand, Observation, WholeBodyAction
 
@@ -205,71 +206,6 @@ def load_replay(dataset: str | Path) -> Replay:
     return Replay(mean_demonstration(actions, times_s, table["episode_index"].to_numpy()[order]))
 
 
-class Learned:
-    """A VLA checkpoint in closed loop.
-
-    Args:
-        checkpoint: folder of `wbvla vla finetune`.
-    """
-
-    def __init__(self, checkpoint: str | Path) -> None:
-        from wbvla.vla.policy import VlaPolicy
-
-        self._policy = VlaPolicy(checkpoint)
-        self.model, self.image_size = self._policy.model, self._policy.config.image_size
-
-    def reset(self, seed: int) -> None:
-        """Nothing to forget: the policy sees one observation at a time."""
-
-    def infer(self, observation: Observation) -> dict[str, np.ndarray]:
-        """Return the policy's chunk."""
-        return self._policy.infer(observation.image, observation.state, observation.task)
-
-
-class Blind:
-    """A learned policy whose every image is black."""
-
-    def __init__(self, policy: Any) -> None:
-        self._policy, self.image_size = policy, policy.image_size
-
-    def reset(self, seed: int) -> None:
-        """Begin the policy's episode."""
-        self._policy.reset(seed)
-
-    def infer(self, observation: Observation) -> dict[str, np.ndarray]:
-        """Return the policy's chunk."""
-        return self._policy.infer(replace(observation, image=np.zeros_like(observation.image)))
-
-
-def load_learned(checkpoint: str | Path, robot: str, steps: int | None = None) -> Any:
-    """Open a VLA or an X-VLA for a robot. Raises ValueError, FileNotFoundError: foreign, damaged, for other robots."""
-    from wbvla.xvla.checkpoint import is_xvla, load_model
-
-    if is_xvla(checkpoint):
-        from wbvla.xvla.policy import for_tasks
-
-        return for_tasks(load_model(checkpoint), robot, **({} if steps is None else {"steps": steps}))
-    if steps is not None:
-        raise ValueError(f"steps: got {steps}, but {checkpoint} does not denoise: only an X-VLA takes --steps")
-    return Learned(checkpoint)
-
-
-def redraw_weights(model: Any, seed: int) -> None:
-    """Draw every parameter of a torch module anew: as its class does, bare parameters and embeddings N(0, 0.02)."""
-    import torch
-
-    state = torch.random.get_rng_state()
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for module in model.modules():
-            for parameter in module.parameters(recurse=False):
-                parameter.normal_(0.0, 0.02)
-        for module in model.modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
-    torch.random.set_rng_state(state)
-
-
 def load_policy(
     policy: str,
     task: str,
@@ -278,6 +214,7 @@ def load_policy(
     dataset: str | None = None,
     seed: int = 0,
     steps: int | None = None,
+    device: str = "cpu",
 ) -> Policy | Operator:
     """Make a policy from a name or a checkpoint folder.
 
@@ -287,12 +224,12 @@ def load_policy(
             at random.
         dataset: the recordings that "replay" averages.
         seed: of the random weights.
-        steps: denoising steps of an X-VLA.
+        steps, device: of an X-VLA: denoising steps, and where it computes.
     Raises:
         ValueError, FileNotFoundError: an unknown policy or a missing argument; the message has the fix.
     """
-    if steps is not None and policy in NAMED and checkpoint is None:
-        raise ValueError(f"steps: got {steps}, but {policy} does not denoise: only an X-VLA takes --steps")
+    if policy in NAMED and checkpoint is None:
+        refuse_xvla_flags(policy, steps, device)
     operators = {"operator": Operator, "walk-only": WalkOnly, "reach-only": ReachOnly}
     if policy in operators:
         return operators[policy](task, robot)
@@ -310,8 +247,8 @@ def load_policy(
         if not Path(policy).is_dir():
             folders = "a folder of `wbvla vla finetune` or `wbvla xvla adapt`"
             raise ValueError(f"policy: got {policy!r}, expected {', '.join(NAMED)} or {folders}")
-        return load_learned(policy, robot, steps)
-    learned = load_learned(checkpoint, robot, steps)
+        return load_learned(policy, robot, steps, device)
+    learned = load_learned(checkpoint, robot, steps, device)
     if policy == "blind":
         return Blind(learned)
     redraw_weights(learned.model, seed)

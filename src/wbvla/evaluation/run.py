@@ -42,6 +42,7 @@ class Evaluate:
         latency_s: the policy's latency in simulated time; measured at the start if not given.
         realtime: in wall time instead, one trial after another through the sockets of `wbvla serve` and `wbvla run`.
         steps: denoising steps of an X-VLA; 5 if not given.
+        device: where an X-VLA computes: cpu or cuda.
         variation: trained or unseen: from which ranges the task's axes are drawn; see `wbvla tasks`.
         vary: the axes that are unseen, the others stay trained; all of them if none is named.
     """
@@ -60,6 +61,7 @@ class Evaluate:
     latency_s: float | None = None
     realtime: bool = False
     steps: int | None = None
+    device: str = "cpu"
     variation: str = "trained"
     vary: tuple[str, ...] = ()
 
@@ -167,6 +169,7 @@ def summarise(cfg: Evaluate, episodes: list, latency_s: float, wall_s: float) ->
         "latency_s": latency_s,
         "realtime": cfg.realtime,
         "steps": cfg.steps,
+        "device": cfg.device,
         "variation": cfg.variation,
         "vary": list(unseen_axes(cfg)),
         "split": cfg.split,
@@ -213,7 +216,8 @@ def _policy(cfg: Evaluate) -> tuple[Any, int]:
     """Return this worker's policy and the size of the pictures it looks at."""
     from wbvla.evaluation.policies import load_policy
 
-    policy = load_policy(cfg.policy, cfg.task, cfg.robot, cfg.checkpoint, cfg.dataset, cfg.seed, cfg.steps)
+    arguments = cfg.policy, cfg.task, cfg.robot, cfg.checkpoint, cfg.dataset, cfg.seed, cfg.steps, cfg.device
+    policy = load_policy(*arguments)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
     return policy, getattr(policy, "image_size", 0)
