@@ -76,6 +76,8 @@ class Evaluate:
             raise ValueError(f"latency_s: got {self.latency_s}, expected seconds between 0 and 10")
         if self.realtime and (self.latency_s is not None or self.video is not None):
             raise ValueError("realtime: takes no --latency-s (it is what it is) and no --video (`wbvla run` has one)")
+        if self.realtime and (self.steps is not None or self.device != "cpu"):
+            raise ValueError("realtime: takes no --steps and no --device, which only an X-VLA has: it serves a VLA")
         if self.variation not in ("trained", "unseen"):
             raise ValueError(f"variation: got {self.variation!r}, expected trained or unseen")
         if self.variation == "trained" and self.vary:
