@@ -156,6 +156,7 @@ def describe(report: dict) -> str:
     shares = "  ".join(f"{mode} {share:.1%}" for mode, share in loop["mode_shares"].items())
     subgoals = "  ".join(f"{name} {'yes' if done else 'no'}" for name, done in report["subgoals"].items())
     verdict = "success" if report["success"] else "fallen" if report["fallen"] else "no success"
+    policy = f"  policy p50 {report['server_ms_p50']:.1f} ms" if report["server_ms_p50"] else ""  # HTTP does not tell
     lines = [
         f"{report['task']} on {report['robot']}, seed {report['seed']}: {verdict}  ({subgoals})",
         f"decisions   {shares}",
@@ -164,7 +165,7 @@ def describe(report: dict) -> str:
         f"work        p50 {loop['work_ms_p50']:.3f} ms  p99 {loop['work_ms_p99']:.3f} ms  "
         f"max {loop['work_ms_max']:.3f} ms",
         f"server      {report['client']['answered']} answers  round trip p50 {report['round_trip_ms_p50']:.1f} ms  "
-        f"p99 {report['round_trip_ms_p99']:.1f} ms  policy p50 {report['server_ms_p50']:.1f} ms",
+        f"p99 {report['round_trip_ms_p99']:.1f} ms{policy}",
         f"at the end  pelvis {report['pelvis_height_m']:.2f} m  tilt {report['tilt_deg']:.0f} deg",
     ]
     if loop["stopped_because"]:
