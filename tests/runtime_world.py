@@ -82,10 +82,13 @@ class StillRobot:
 
 
 class Legs:
-    """A controller that keeps the default pose and writes down the commands it gets."""
+    """A controller that keeps the default pose (a body with physics then falls) and writes down its commands."""
 
     def __init__(self) -> None:
         self.pose_rad = get_robot("g1").array("default")[:15]
+        self.reset()
+
+    def reset(self):
         self.commands = []
 
     def step(self, command, body):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from runtime_world import Legs
 from wbvla.evaluation.policies import RandomActions, Replay, Zero, load_policy, mean_demonstration
 from wbvla.robots import get_robot
 from wbvla.types import FLAGS, LocoCommand, Observation
@@ -16,17 +17,6 @@ from wbvla.runtime.sim_robot import CAMERA_TICKS
 from wbvla.sim.env import SETTLE_TICKS
 
 G1 = get_robot("g1")
-
-
-class StiffLegs:
-    """Stands in for the legs' policy: holds the default pose (and falls, sooner or later)."""
-
-    def reset(self):
-        self.commands = []
-
-    def step(self, command, body):
-        self.commands.append(command)
-        return G1.array("default")[: G1.n_lmo]
 
 
 class Scripted:
@@ -44,11 +34,11 @@ class Scripted:
 
 
 def rollout(policy, seed, latency_s, legs=None):
-    return rollout_module.rollout("cart-pushing", "g1", policy, seed, latency_s, controller=legs or StiffLegs())
+    return rollout_module.rollout("cart-pushing", "g1", policy, seed, latency_s, controller=legs or Legs())
 
 
 def test_flags_sent_are_flags_applied_and_reach_the_legs():
-    legs = StiffLegs()
+    legs = Legs()
     assert rollout(Scripted(), 3, 0.04, legs).flag_differences == 0
     sent = {(c.s_x, c.s_y, c.s_psi) for c in legs.commands}
     assert len(sent) > 5  # they did vary
@@ -67,7 +57,7 @@ def test_an_answer_acts_one_latency_after_the_question():
             return answer
 
     def ticks_before_walking(latency_s):
-        legs = StiffLegs()
+        legs = Legs()
         rollout(Walk(), 0, latency_s, legs)
         settled = next(i for i, c in enumerate(legs.commands) if c.s_x == 1)
         return settled - SETTLE_TICKS - CAMERA_TICKS

@@ -6,7 +6,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 import re
 import socket
 import subprocess
@@ -22,10 +21,11 @@ import requests
 import torch
 from PIL import Image
 
-from http_world import Slow
+from http_world import Slow, start_http_server
 from runtime_world import running
+from wbvla.runtime.http.asker import Refused
 from wbvla.runtime.http.batching import MAX_BATCH, Batcher, Busy
-from wbvla.runtime.http.client import ChunkClient, Refused
+from wbvla.runtime.http.client import ChunkClient
 from wbvla.runtime.http.server import HttpServer
 from wbvla.runtime.http.wire import MAX_BODY_BYTES, Query, decode_query, encode_array, encode_query
 from wbvla.xvla.checkpoint import save_model
@@ -372,19 +372,7 @@ def test_the_client_plays_by_age_and_asks_while_it_plays():
 
 def test_a_dead_server_leaves_no_action_and_its_return_brings_them_back():
     """A real server process, killed in mid-motion: actions end with their chunk; a new server is found again."""
-    script = (
-        "import sys, threading; sys.path[:0] = {path!r}\n"
-        "from http_world import Slow\nfrom wbvla.runtime.http.server import HttpServer\n"
-        "server = HttpServer(Slow(0.05, steps=15), port={port})\nprint(server.address, flush=True)\n"
-        "server.serve(threading.Event())"
-    )
-
-    def start(port: int):
-        code = script.format(path=[os.path.dirname(__file__)], port=port)
-        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-        return process, process.stdout.readline().strip()
-
-    process, address = start(0)
+    process, address = start_http_server("Slow(0.05, steps=15)")
     try:
         with ChunkClient(address, fps=30, replan_steps=5, timeout_s=0.5) as client:
             assert play(client, 1.0)[-1] is not None
@@ -394,7 +382,7 @@ def test_a_dead_server_leaves_no_action_and_its_return_brings_them_back():
             silent = actions.index(None)
             assert actions[0] is not None and all(action is None for action in actions[silent:])
             assert client.counts["failed"] >= 2 and client.last_error
-            process, _ = start(int(address.rpartition(":")[2]))
+            process, _ = start_http_server("Slow(0.05, steps=15)", int(address.rpartition(":")[2]))
             assert play(client, 1.5)[-1] is not None
     finally:
         process.kill()

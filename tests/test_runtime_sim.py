@@ -9,13 +9,14 @@ import threading
 import numpy as np
 import pytest
 
-from runtime_world import marching_chunk, start_marching_server
+from runtime_world import marching_chunk, running, start_marching_server
 
 pytest.importorskip("mujoco")
 
 from wbvla.lmo.controller import shipped_controller, weights_folder
 from wbvla.runtime.client import PolicyClient
 from wbvla.runtime.clock import SimulatedClock, WallClock
+from wbvla.runtime.http.server import HttpServer
 from wbvla.runtime.loop import FastLoop
 from wbvla.runtime.run import RunRobot, run, run_episode
 from wbvla.runtime.serve import ZeroPolicy
@@ -94,17 +95,11 @@ def test_gains_of_zero_let_the_robot_sink(legs):
     assert height_m < 0.6 and robot.done.is_set()
 
 
-@pytest.mark.parametrize("realtime", [False, True])
-def test_run_through_the_sockets_reports_what_happened(legs, tmp_path, realtime):
-    server, stop = PolicyServer(ZeroPolicy("g1"), port=0), threading.Event()
-    thread = threading.Thread(target=server.serve, args=(stop,))
-    thread.start()
+@pytest.mark.parametrize(("kind", "realtime"), [(PolicyServer, False), (PolicyServer, True), (HttpServer, True)])
+def test_run_through_the_sockets_reports_what_happened(legs, tmp_path, kind, realtime):
     files = {"json": str(tmp_path / "run.json"), "video": str(tmp_path / "run.mp4")}
-    try:
+    with running(kind(ZeroPolicy("g1"), port=0)) as server:
         report = run(RunRobot(server=server.address, seconds=1.5, realtime=realtime, image_size=32, **files))
-    finally:
-        stop.set()
-        thread.join()
     assert json.loads((tmp_path / "run.json").read_text()) == report
     assert (tmp_path / "run.mp4").stat().st_size > 1000
     assert not report["success"] and not report["fallen"] and report["pelvis_height_m"] > 0.6

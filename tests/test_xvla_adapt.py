@@ -196,6 +196,13 @@ def test_user_mistakes_are_one_line(datasets, tmp_path, change, message):
     assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
 
 
+def test_success_that_cannot_be_measured_is_refused_before_the_training(datasets, tmp_path):
+    cfg = adapt(tmp_path / "out", datasets[1], action_mode="auto", validate="cart-pushing")
+    with pytest.raises(ValueError, match="domain 'g1': action space: got 'auto', expected 'whole_body'"):
+        run(cfg)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_trained_model_answers_its_own_robot_only(datasets, tmp_path):
     run(adapt(tmp_path / "run", datasets[0], steps=2, hold_steps=0))
     policy = RobotPolicy(load_model(tmp_path / "run"), 30)

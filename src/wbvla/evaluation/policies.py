@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from wbvla.evaluation.learned import Blind, load_learned, redraw_weights, refuse_xvla_flags
 from wbvla.robots import get_robot
 from wbvla.types import ACTION_DIM, FLAGS, ArmTarget, LocoCommand, Observation, WholeBodyAction
 
@@ -205,63 +206,30 @@ def load_replay(dataset: str | Path) -> Replay:
     return Replay(mean_demonstration(actions, times_s, table["episode_index"].to_numpy()[order]))
 
 
-class Learned:
-    """A VLA checkpoint in closed loop.
-
-    Args:
-        checkpoint: folder of `wbvla vla finetune`.
-        blind: replace every image by a black one.
-        randomise: None, or a seed: all weights are drawn anew, normalisation stays.
-    """
-
-    def __init__(self, checkpoint: str | Path, blind: bool = False, randomise: int | None = None) -> None:
-        from wbvla.vla.policy import VlaPolicy
-
-        self._policy = VlaPolicy(checkpoint)
-        self.image_size = self._policy.config.image_size
-        self._blind = blind
-        if randomise is not None:
-            redraw_weights(self._policy.model, randomise)
-
-    def reset(self, seed: int) -> None:
-        """Nothing to forget: the policy sees one observation at a time."""
-
-    def infer(self, observation: Observation) -> dict[str, np.ndarray]:
-        """Return the policy's chunk."""
-        image = np.zeros_like(observation.image) if self._blind else observation.image
-        return self._policy.infer(image, observation.state, observation.task)
-
-
-def redraw_weights(model: Any, seed: int) -> None:
-    """Draw every parameter of a torch module anew: as its class does, bare parameters and embeddings N(0, 0.02)."""
-    import torch
-
-    state = torch.random.get_rng_state()
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for module in model.modules():
-            for parameter in module.parameters(recurse=False):
-                parameter.normal_(0.0, 0.02)
-        for module in model.modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
-    torch.random.set_rng_state(state)
-
-
 def load_policy(
-    policy: str, task: str, robot: str, checkpoint: str | None = None, dataset: str | None = None, seed: int = 0
+    policy: str,
+    task: str,
+    robot: str,
+    checkpoint: str | None = None,
+    dataset: str | None = None,
+    seed: int = 0,
+    steps: int | None = None,
+    device: str = "cpu",
 ) -> Policy | Operator:
     """Make a policy from a name or a checkpoint folder.
 
     Args:
         policy: one of NAMED or a checkpoint folder.
-        checkpoint: the VLA that "blind" takes its weights from, and "random" its shape; "random" without one acts at
-            random.
+        checkpoint: the policy that "blind" takes its weights from, and "random" its shape; "random" without one acts
+            at random.
         dataset: the recordings that "replay" averages.
         seed: of the random weights.
+        steps, device: of an X-VLA: denoising steps, and where it computes.
     Raises:
         ValueError, FileNotFoundError: an unknown policy or a missing argument; the message has the fix.
     """
+    if policy in NAMED and checkpoint is None:
+        refuse_xvla_flags(policy, steps, device)
     operators = {"operator": Operator, "walk-only": WalkOnly, "reach-only": ReachOnly}
     if policy in operators:
         return operators[policy](task, robot)
@@ -273,10 +241,15 @@ def load_policy(
         return load_replay(dataset)
     if policy == "random" and checkpoint is None:
         return RandomActions(robot)
-    if policy in ("blind", "random"):
-        if checkpoint is None:
-            raise ValueError("policy blind needs a VLA to start from: add --checkpoint DIR")
-        return Learned(checkpoint, blind=policy == "blind", randomise=seed if policy == "random" else None)
-    if not Path(policy).is_dir():
-        raise ValueError(f"policy: got {policy!r}, expected {', '.join(NAMED)} or a folder of `wbvla vla finetune`")
-    return Learned(policy)
+    if policy == "blind" and checkpoint is None:
+        raise ValueError("policy blind needs a VLA to start from: add --checkpoint DIR")
+    if policy not in ("blind", "random"):
+        if not Path(policy).is_dir():
+            folders = "a folder of `wbvla vla finetune` or `wbvla xvla adapt`"
+            raise ValueError(f"policy: got {policy!r}, expected {', '.join(NAMED)} or {folders}")
+        return load_learned(policy, robot, steps, device)
+    learned = load_learned(checkpoint, robot, steps, device)
+    if policy == "blind":
+        return Blind(learned)
+    redraw_weights(learned.model, seed)
+    return learned

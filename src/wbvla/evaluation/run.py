@@ -28,7 +28,7 @@ class Evaluate:
     """Closed-loop evaluation.
 
     Attributes:
-        policy: operator, zero, walk-only, reach-only, random, replay, blind, or the folder of a VLA checkpoint.
+        policy: operator, zero, walk-only, reach-only, random, replay, blind, or a folder with a VLA or an X-VLA.
         task: what to do: a task, several with commas between them, or all.
         robot: who does it.
         trials: episodes of each task.
@@ -36,11 +36,13 @@ class Evaluate:
         split: whose seeds: train, validation or test. Select nothing on test.
         seed: which block of `trials` seeds of the split; also draws the weights of `random`.
         json: file for the rows with every episode.
-        checkpoint: the VLA behind `blind` and `random`; without one `random` draws actions instead of weights.
+        checkpoint: the VLA or X-VLA behind `blind` and `random`; without one `random` draws actions instead of weights.
         dataset: the demonstrations that `replay` averages.
         video: mp4 of the first successful episode (of the first one if none succeeds); of several tasks NAME-TASK.mp4.
         latency_s: the policy's latency in simulated time; measured at the start if not given.
         realtime: in wall time instead, one trial after another through the sockets of `wbvla serve` and `wbvla run`.
+        steps: denoising steps of an X-VLA; 5 if not given.
+        device: where an X-VLA computes: cpu or cuda.
         variation: trained or unseen: from which ranges the task's axes are drawn; see `wbvla tasks`.
         vary: the axes that are unseen, the others stay trained; all of them if none is named.
     """
@@ -58,6 +60,8 @@ class Evaluate:
     video: str | None = None
     latency_s: float | None = None
     realtime: bool = False
+    steps: int | None = None
+    device: str = "cpu"
     variation: str = "trained"
     vary: tuple[str, ...] = ()
 
@@ -66,10 +70,14 @@ class Evaluate:
         for name, least in (("trials", 1), ("workers", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected at least {least}")
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"steps: got {self.steps}, expected at least 1")
         if self.latency_s is not None and not 0.0 <= self.latency_s <= 10.0:
             raise ValueError(f"latency_s: got {self.latency_s}, expected seconds between 0 and 10")
         if self.realtime and (self.latency_s is not None or self.video is not None):
             raise ValueError("realtime: takes no --latency-s (it is what it is) and no --video (`wbvla run` has one)")
+        if self.realtime and (self.steps is not None or self.device != "cpu"):
+            raise ValueError("realtime: takes no --steps and no --device, which only an X-VLA has: it serves a VLA")
         if self.variation not in ("trained", "unseen"):
             raise ValueError(f"variation: got {self.variation!r}, expected trained or unseen")
         if self.variation == "trained" and self.vary:
@@ -162,6 +170,8 @@ def summarise(cfg: Evaluate, episodes: list, latency_s: float, wall_s: float) ->
         "flag_differences": sum(e.flag_differences for e in episodes),
         "latency_s": latency_s,
         "realtime": cfg.realtime,
+        "steps": cfg.steps,
+        "device": cfg.device,
         "variation": cfg.variation,
         "vary": list(unseen_axes(cfg)),
         "split": cfg.split,
@@ -208,7 +218,8 @@ def _policy(cfg: Evaluate) -> tuple[Any, int]:
     """Return this worker's policy and the size of the pictures it looks at."""
     from wbvla.evaluation.policies import load_policy
 
-    policy = load_policy(cfg.policy, cfg.task, cfg.robot, cfg.checkpoint, cfg.dataset, cfg.seed)
+    arguments = cfg.policy, cfg.task, cfg.robot, cfg.checkpoint, cfg.dataset, cfg.seed, cfg.steps, cfg.device
+    policy = load_policy(*arguments)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
     return policy, getattr(policy, "image_size", 0)

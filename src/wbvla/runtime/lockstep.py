@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from wbvla.runtime.client import PolicyClient
 from wbvla.runtime.clock import SimulatedClock
+from wbvla.runtime.http.link import HttpLink
 from wbvla.runtime.wire import Answer, Request
 
 
@@ -43,7 +44,7 @@ class LockstepLink:
         return answer
 
 
-def ask(client: PolicyClient, request: Request, patience_s: float) -> Answer:
+def ask(client: PolicyClient | HttpLink, request: Request, patience_s: float) -> Answer:
     """Ask and wait for the answer in wall time. Raises ValueError when none comes or the server refuses."""
     errors = client.counts["errors"]
     until_s = time.monotonic() + patience_s

@@ -17,6 +17,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from wbvla.runtime.client import PolicyClient
+    from wbvla.runtime.http.link import HttpLink
     from wbvla.runtime.sim_robot import SimRobot
 
 PATIENCE_S = 20.0  # for the server's first answer, which may include loading and compiling
@@ -28,7 +29,7 @@ class RunRobot:
     """Settings of the robot process.
 
     Attributes:
-        server: address of `wbvla serve`.
+        server: address of `wbvla serve`: tcp://HOST:PORT, or with --http there http://HOST:PORT.
         task: name of the simulated task.
         robot: name of the robot.
         seconds: longest run; it ends earlier when the task is done.
@@ -57,7 +58,6 @@ class RunRobot:
 def run(cfg: RunRobot) -> dict:
     """Run one episode and return its report. Raises ValueError when no server answers or a setting is wrong."""
     from wbvla.lmo.controller import shipped_controller
-    from wbvla.runtime.client import PolicyClient
     from wbvla.runtime.clock import SimulatedClock, WallClock
     from wbvla.runtime.signals import stop_on_signals
     from wbvla.runtime.sim_robot import SimRobot
@@ -66,7 +66,7 @@ def run(cfg: RunRobot) -> dict:
         raise ValueError(f"seconds: got {cfg.seconds}, expected more than 0")
     clock = WallClock() if cfg.realtime else SimulatedClock()
     period_s = 0.1 if cfg.realtime else 0.0
-    with PolicyClient(cfg.server, cfg.keys, period_s) as client:
+    with connect(cfg, period_s) as client:
         adapter = SimRobot(cfg.task, cfg.robot, shipped_controller(cfg.robot), clock, cfg.seed, cfg.image_size)
         try:
             report = run_episode(cfg, adapter, client, clock, stop_on_signals(adapter.done))
@@ -80,8 +80,26 @@ def run(cfg: RunRobot) -> dict:
     return report
 
 
+def connect(cfg: RunRobot, period_s: float) -> PolicyClient | HttpLink:
+    """Return the link to the server, over ZeroMQ or HTTP. Raises ValueError: a useless address or keys."""
+    if not cfg.server.startswith(("http://", "https://")):
+        from wbvla.runtime.client import PolicyClient
+
+        return PolicyClient(cfg.server, cfg.keys, period_s)
+    from wbvla.runtime.http.link import HttpLink
+    from wbvla.xvla.config import robot_facts
+
+    if cfg.keys is not None:
+        raise ValueError("keys: only go with tcp://; a token goes into the address, http://robot:TOKEN@HOST:PORT")
+    return HttpLink(cfg.server, robot_facts(cfg.robot)["id"], period_s)
+
+
 def run_episode(
-    cfg: RunRobot, adapter: SimRobot, client: PolicyClient, clock, signals: AbstractContextManager | None = None
+    cfg: RunRobot,
+    adapter: SimRobot,
+    client: PolicyClient | HttpLink,
+    clock,
+    signals: AbstractContextManager | None = None,
 ) -> dict:
     """Drive one robot through one episode, until `adapter.done` or `cfg.seconds`; return the report.
 
@@ -116,7 +134,7 @@ def run_episode(
     }
 
 
-def greet(adapter: SimRobot, client: PolicyClient) -> None:
+def greet(adapter: SimRobot, client: PolicyClient | HttpLink) -> None:
     """Show the server the first picture and wait for its answer, so that nobody starts without a policy."""
     from wbvla.runtime.lockstep import ask
     from wbvla.runtime.wire import Request
@@ -138,6 +156,7 @@ def describe(report: dict) -> str:
     shares = "  ".join(f"{mode} {share:.1%}" for mode, share in loop["mode_shares"].items())
     subgoals = "  ".join(f"{name} {'yes' if done else 'no'}" for name, done in report["subgoals"].items())
     verdict = "success" if report["success"] else "fallen" if report["fallen"] else "no success"
+    policy = f"  policy p50 {report['server_ms_p50']:.1f} ms" if report["server_ms_p50"] else ""  # HTTP does not tell
     lines = [
         f"{report['task']} on {report['robot']}, seed {report['seed']}: {verdict}  ({subgoals})",
         f"decisions   {shares}",
@@ -146,7 +165,7 @@ def describe(report: dict) -> str:
         f"work        p50 {loop['work_ms_p50']:.3f} ms  p99 {loop['work_ms_p99']:.3f} ms  "
         f"max {loop['work_ms_max']:.3f} ms",
         f"server      {report['client']['answered']} answers  round trip p50 {report['round_trip_ms_p50']:.1f} ms  "
-        f"p99 {report['round_trip_ms_p99']:.1f} ms  policy p50 {report['server_ms_p50']:.1f} ms",
+        f"p99 {report['round_trip_ms_p99']:.1f} ms{policy}",
         f"at the end  pelvis {report['pelvis_height_m']:.2f} m  tilt {report['tilt_deg']:.0f} deg",
     ]
     if loop["stopped_because"]:

@@ -29,7 +29,7 @@ class Serve:
         robot: whose standing pose "zero" answers.
         http: answer `POST /act` instead of ZeroMQ, see docs/xvla.md.
         token: with `http`, file that holds the word clients must show.
-        device: that an X-VLA policy runs on, such as "cuda".
+        device: where an X-VLA computes: cpu or cuda.
     """
 
     policy: str
@@ -75,6 +75,7 @@ def load_policy(cfg: Serve):
     except ImportError:
         raise ValueError("policy: a checkpoint needs PyTorch; install the extra: pip install 'wbvla[train]'") from None
 
+    from wbvla.device import get_device
     from wbvla.vla.policy import VlaPolicy
     from wbvla.xvla.checkpoint import is_xvla
     from wbvla.xvla.checkpoint import load_model as load_xvla
@@ -87,7 +88,8 @@ def load_policy(cfg: Serve):
         return VlaPolicy(cfg.policy)
     if not cfg.http:
         raise ValueError(f"policy: {cfg.policy} is an X-VLA checkpoint, which is served with --http")
-    return XvlaPolicy(load_xvla(cfg.policy).to(cfg.device).eval())
+    device = get_device(cfg.device)  # before the weights are read
+    return XvlaPolicy(load_xvla(cfg.policy).to(device))
 
 
 def make_server(cfg: Serve):

@@ -48,7 +48,7 @@ class Adapt:
         trials: episodes of that measurement.
         measure_every: steps between measurements on the way; 0 = at the end only.
         wandb: project of Weights & Biases to log to; none when left out.
-        device: where to compute: "cpu" or "cuda".
+        device: where to compute: cpu or cuda.
         dtype: in which numbers to compute; weights and optimiser stay float32.
         seed: of weights, order, noise and augmentation.
         checkpoint_s: seconds between checkpoints.
@@ -91,11 +91,13 @@ def run(cfg: Adapt, report: Report | None = None) -> dict[str, Any]:
         ValueError, FileNotFoundError: wrong settings or data, or another run in `out`; one line with the fix.
         KeyboardInterrupt: after Ctrl-C, when the checkpoint has been written.
     """
+    from wbvla.device import get_device
     from wbvla.vla.checkpoint import weights_id
     from wbvla.vla.loop import finished, fit, make_plan
     from wbvla.xvla.checkpoint import write_model
     from wbvla.xvla.follow import Logger, prompt_gradient
     from wbvla.xvla.phases import learning_rate_factors, parameter_groups, set_trainable
+    from wbvla.xvla.policy import for_tasks
     from wbvla.xvla.sources import Mixture, RobotRows
 
     training = _training(cfg)
@@ -105,9 +107,12 @@ def run(cfg: Adapt, report: Report | None = None) -> dict[str, Any]:
         training.weight_decay,
         cfg.measure_every,
     )
+    device = get_device(cfg.device)
     if not 0.0 <= cfg.hold_out < 1.0:
         raise ValueError(f"hold_out: got {cfg.hold_out}, expected a share of the episodes in [0, 1)")
     model, names, new = _starting_model(cfg, training)
+    if cfg.validate is not None:
+        for_tasks(model, names[0])  # what cannot play the task says so now, not after the training
     config = model.config
     data = [
         RobotRows(source.dataset, name, config.domains[name], config.image_size, config.chunk_steps)
@@ -131,7 +136,7 @@ def run(cfg: Adapt, report: Report | None = None) -> dict[str, Any]:
         group["weight_decay"] = training.weight_decay
         group["rate"] = lambda step, lr=group["lr"], factor=factor: lr * factor(step)
     mixture = Mixture([rows for rows, _ in splits], [s.weight for s in sources], plan.batch, plan.steps, plan.seed)
-    losses_of = _losses(cfg, model.to(cfg.device), data, mixture)
+    losses_of = _losses(cfg, model.to(device), data, mixture)
     measure = _measurement(cfg, model, data, [held for _, held in splits])
     with Logger(cfg.wandb, cfg.out, asdict(cfg), report) as log:
         save = lambda folder: write_model(folder, model)  # noqa: E731

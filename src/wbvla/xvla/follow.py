@@ -24,12 +24,12 @@ def prompt_gradient(model: Xvla) -> torch.Tensor:
 
 
 def success_rate(model: Xvla, task: str, robot: str, trials: int) -> float:
-    """Return the share of a task's validation episodes that a model finishes. Raises ValueError: unknown names."""
+    """Return the share of a task's validation episodes that a model finishes. Raises ValueError: cannot play it."""
     from wbvla.evaluation.rollout import rollout
     from wbvla.sim.seeds import seeds_for
-    from wbvla.xvla.policy import RobotPolicy
+    from wbvla.xvla.policy import for_tasks
 
-    policy = RobotPolicy(model, robot)
+    policy = for_tasks(model, robot)
     seeds = seeds_for("validation", trials)
     return sum(rollout(task, robot, policy, seed, 0.1, policy.image_size).success for seed in seeds) / len(seeds)
 

@@ -94,7 +94,7 @@ class Xvla(nn.Module):
             if domain == name or (not isinstance(domain, str) and domain == known.id):
                 return name
         known = ", ".join(f"{name} ({d.id})" for name, d in self.config.domains.items())
-        raise ValueError(f"domain: got {domain!r}, expected one of {known}; `add_domain` makes a new one")
+        raise ValueError(f"domain: got {domain!r}, expected one of {known}; `wbvla xvla adapt` adds a robot")
 
     def losses(
         self,

@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wbvla.types import Observation
+from wbvla.robots import get_robot
+from wbvla.types import ACTION_DIM, Observation, state_names
+from wbvla.vla.policy import CAMERA
 from wbvla.xvla.batches import arrange_views, mix, squash
-from wbvla.xvla.config import Domain
+from wbvla.xvla.config import Domain, robot_facts
 from wbvla.xvla.model import Xvla
 from wbvla.xvla.tokens import make_tokenizer
 
@@ -127,7 +129,8 @@ class RobotPolicy:
     """
 
     def __init__(self, model: Xvla, domain: str | int, steps: int = 5) -> None:
-        self._policy, self.steps, self.image_size = XvlaPolicy(model), steps, model.config.image_size
+        self._policy, self.steps = XvlaPolicy(model), steps
+        self.model, self.image_size = model, model.config.image_size
         self.domain = model.config.domains[model.resolve(domain)]
 
     def reset(self, seed: int) -> None:
@@ -137,8 +140,36 @@ class RobotPolicy:
     def infer(self, observation: Observation) -> dict[str, np.ndarray]:
         """Return {"chunk": (T, A) float32}. Raises ValueError if image or state are not this robot's."""
         noise = int(self._seeds.integers(2**31))
-        seen = {0: observation.image}, observation.state, observation.task
+        seen = {CAMERA: observation.image}, observation.state, observation.task
         return {"chunk": self._policy.answer([self._policy.prepare(*seen, self.domain.id, self.steps, noise)])[0]}
+
+
+def for_tasks(model: Xvla, robot: str, steps: int = 5) -> RobotPolicy:
+    """Return the policy of one of the project's robots, if the model can play the project's tasks with it.
+
+    Args:
+        model: in evaluation mode.
+        robot: its name, such as "g1"; its domain is the one that `wbvla collect sim` stores.
+        steps: passes through the network for a chunk.
+    Raises:
+        ValueError: the model does not know the robot, or not with whole-body actions, this state and a head camera.
+    """
+    facts, n_state = robot_facts(robot), len(state_names(get_robot(robot).joints))
+    policy = RobotPolicy(model, facts["name"], steps)
+    domain = policy.domain
+    for what, got, expected in (
+        ("id", domain.id, facts["id"]),
+        ("action space", domain.action, facts["action"]),
+        ("actions", domain.action_dim, ACTION_DIM),
+        ("state", domain.state_dim or n_state, n_state),  # a robot may do without
+        ("cameras", CAMERA if CAMERA in domain.cameras else ", ".join(domain.cameras), CAMERA),
+    ):
+        if got != expected:
+            raise ValueError(
+                f"domain {facts['name']!r}: {what}: got {got!r}, expected {expected!r} to play the tasks; "
+                "train on a recording of `wbvla collect sim` as it is"
+            )
+    return policy
 
 
 def _camera(robot: Domain, key: str | int) -> str:

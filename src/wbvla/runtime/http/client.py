@@ -7,28 +7,14 @@ that went by while the policy thought are skipped. No action outlives its chunk:
 
 from __future__ import annotations
 
-import base64
-import http.client
-import logging
-import threading
 import time
-from collections import deque
 from collections.abc import Mapping
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
 from wbvla.runtime.chunk import check_rate
-from wbvla.runtime.http.wire import Query, decode_chunk, encode_query
-
-RETRY_S = 0.2  # after a failure, before the next attempt
-MAX_ANSWER_BYTES = 16 << 20
-
-log = logging.getLogger(__name__)
-
-
-class Refused(ValueError):
-    """The server says that what we ask is wrong (4xx): asking again would not help."""
+from wbvla.runtime.http.asker import Asker
+from wbvla.runtime.http.wire import Query
 
 
 class ChunkClient:
@@ -42,8 +28,7 @@ class ChunkClient:
         steps: denoising steps.
         timeout_s: after this long without an answer the newest observation is sent instead.
     Attributes:
-        counts: requests sent, answered, failed.
-        last_error: why the last failed one did.
+        counts, last_error: see `Asker`.
     Raises:
         ValueError: the address or a number makes no sense.
     """
@@ -57,23 +42,19 @@ class ChunkClient:
         steps: int = 10,
         timeout_s: float = 2.0,
     ) -> None:
-        self._url = urlsplit(url)
-        if self._url.scheme not in ("http", "https") or not self._url.hostname:
-            raise ValueError(f"url: got {url!r}, expected such as http://127.0.0.1:8000")
         if replan_steps < 1:
             raise ValueError(f"replan_steps: got {replan_steps}, expected at least 1")
         self._domain_id, self._fps, self._steps = domain_id, check_rate(1, fps), steps
-        self._replan_s, self._timeout_s = replan_steps / fps, timeout_s
+        self._replan_s = replan_steps / fps
         self._chunk: tuple[np.ndarray, float] | None = None  # entries (T, A), time of their observation
         self._born_s = time.monotonic()  # older observations are another episode's
-        self._outbox: deque[tuple[Query, float]] = deque(maxlen=1)
-        self._inbox: deque[tuple[np.ndarray, float]] = deque(maxlen=1)
-        self._asking, self._stop = threading.Event(), threading.Event()
-        self._refusal: Refused | None = None
-        self.counts = {"sent": 0, "answered": 0, "failed": 0}
-        self.last_error: str | None = None
-        self._thread = threading.Thread(target=self._work, name="chunk-client", daemon=True)
-        self._thread.start()
+        self._asker = Asker(url, timeout_s)
+        self.counts = self._asker.counts
+
+    @property
+    def last_error(self) -> str | None:
+        """Why the last request without a chunk did not get one."""
+        return self._asker.last_error
 
     def step(self, images: Mapping[str | int, np.ndarray], state: np.ndarray, task: str) -> np.ndarray | None:
         """Return the action (A,) for this moment, or None before the first answer and after a chunk's end.
@@ -85,18 +66,17 @@ class ChunkClient:
         Raises:
             Refused: the server refused what was asked, such as an unknown camera; its reason is the message.
         """
-        if self._refusal is not None:
-            raise self._refusal
+        if self._asker.refusal is not None:
+            raise self._asker.refusal
         now_s = time.monotonic()
-        if self._inbox:
-            answer = self._inbox.popleft()
+        answer = self._asker.poll()
+        if answer is not None:
             self._chunk = answer if answer[1] >= self._born_s else None
-        if not self._asking.is_set() and (self._chunk is None or now_s - self._chunk[1] >= self._replan_s):
+        if not self._asker.busy and (self._chunk is None or now_s - self._chunk[1] >= self._replan_s):
             # copies: the robot's buffers may change while the thread writes the request
             pictures = {name: np.array(image) for name, image in images.items()}
             query = Query(pictures, np.array(state, np.float32), task, self._domain_id, self._steps)
-            self._outbox.append((query, now_s))
-            self._asking.set()
+            self._asker.offer(query, now_s)
         if self._chunk is None:
             return None
         values, t_s = self._chunk
@@ -109,56 +89,10 @@ class ChunkClient:
 
     def close(self) -> None:
         """Stop the thread, at the latest when its request has timed out; safe to call twice."""
-        self._stop.set()
-        self._asking.set()
-        self._thread.join()
+        self._asker.close()
 
     def __enter__(self) -> ChunkClient:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _work(self) -> None:
-        connection = self._connect()
-        while not self._stop.is_set():
-            self._asking.wait()
-            if self._stop.is_set():
-                break
-            query, t_s = self._outbox.popleft()
-            self.counts["sent"] += 1
-            try:
-                self._inbox.append((self._ask(connection, query), t_s))
-                self.counts["answered"] += 1
-            except Refused as error:
-                self._refusal = error
-            except (OSError, http.client.HTTPException, ValueError) as error:
-                connection.close()
-                self._fail(f"{type(error).__name__}: {error}")
-                self._stop.wait(RETRY_S)
-            self._asking.clear()
-        connection.close()
-
-    def _connect(self) -> http.client.HTTPConnection:
-        kind = http.client.HTTPSConnection if self._url.scheme == "https" else http.client.HTTPConnection
-        return kind(self._url.hostname, self._url.port, timeout=self._timeout_s)
-
-    def _ask(self, connection: http.client.HTTPConnection, query: Query) -> np.ndarray:
-        headers = {"Content-Type": "application/json"}
-        if self._url.password is not None:
-            secret = f"{unquote(self._url.username or '')}:{unquote(self._url.password)}"
-            headers["Authorization"] = "Basic " + base64.b64encode(secret.encode()).decode()
-        connection.request("POST", f"{self._url.path.rstrip('/')}/act", encode_query(query), headers)
-        response = connection.getresponse()
-        body = response.read(MAX_ANSWER_BYTES)
-        if 400 <= response.status < 500 and response.status != 408:
-            raise Refused(f"the server refused ({response.status}): {body.decode(errors='replace'):.300}")
-        if response.status != 200:
-            raise ValueError(f"the server answered {response.status}: {body.decode(errors='replace'):.300}")
-        return decode_chunk(body)
-
-    def _fail(self, reason: str) -> None:
-        if reason != self.last_error:
-            log.warning("policy server: %s", reason)
-        self.last_error = reason
-        self.counts["failed"] += 1
