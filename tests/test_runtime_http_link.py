@@ -17,6 +17,8 @@ from wbvla.runtime.run import RunRobot, connect
 from wbvla.runtime.wire import Request
 from wbvla.types import FLAGS
 
+pytestmark = pytest.mark.alone
+
 
 def test_a_server_killed_while_the_robot_walks_leaves_it_standing_and_its_successor_is_followed():
     process, address = start_http_server("March()")
