@@ -15,7 +15,7 @@ from wbvla.sim.operator.motion import PERIOD_S, Walker
 from wbvla.sim.tasks.carrying import CarryState
 from wbvla.types import ArmTarget, LocoCommand, WholeBodyAction
 
-REACH_M, FURTHER_M = 0.30, 0.03  # pelvis behind the object's middle to lift it; more than that to put it down
+REACH_M, FURTHER_M = 0.34, 0.02  # pelvis behind the object's middle to lift it; more than that to put it down
 STAND_OFF_M = 0.38  # how far to back off from the support, and where to face the goal
 AT_M, AT_RAD = 0.09, 0.16  # near enough to handle; on the way half as much again will do
 SQUAT_M = 0.10  # pelvis below the palms while handling
@@ -51,15 +51,14 @@ class CarryOperator:
         self.robot = robot
         _, self._palm_thick_m, self._palm_high_m = robot.palms[0].size  # half sizes
         self._hands = Hands(robot)
-        contract = load_contract(weights_folder(robot.name) / "contract.json", "lmo")
-        self._speed, self._lowest_m = contract["shaping"]["goal"], contract["height_range_m"][0]
+        self._lowest_m = load_contract(weights_folder(robot.name) / "contract.json", "lmo")["height_range_m"][0]
         self.reset(rng)
 
     def reset(self, rng: np.random.Generator) -> None:
         """Begin a new episode."""
         self._reach_m = REACH_M + rng.uniform(-0.01, 0.01)
         self._carried_m = CARRIED_M + rng.uniform(-0.02, 0.02)
-        self._walker = Walker(self._speed)
+        self._walker = Walker(self.robot.name)
         self._hands.reset()
         self._enter("approach")
 

@@ -6,16 +6,17 @@ import numpy as np
 
 from wbvla.robots.base import Robot
 from wbvla.sim.ik import ArmSolver
-from wbvla.sim.operator.motion import PERIOD_S, MinimumJerk, TernaryFlag, wrap
+from wbvla.sim.operator.motion import PERIOD_S, MinimumJerk, Walker, wrap
 from wbvla.sim.tasks.cart_pushing import LINE_M, CartState
 from wbvla.types import ArmTarget, LocoCommand, WholeBodyAction
 
 PALM_AHEAD_M, PALM_ASIDE_M = 0.36, 0.15  # palm centres in front of and beside the pelvis while pushing
 WATCH_S, PALM_OK_M, AIM_LIMIT_M, FREE_GAP_M = 0.7, 0.02, 0.06, 0.05  # one stride; corrections of the palms' place
 STOP_S = 0.8  # from the last step to the hands' leaving the handle
-STANDOFF_M = 0.75  # pelvis behind the handle while aligning and until both palms are up
-LATERAL_OK_M, HEADING_OK_RAD = 0.12, 0.18  # wider than the flags' thresholds: they always get there
-TURN_FIRST_RAD, LATERAL_LOST_M, TOO_CLOSE_M = 0.35, 0.20, 0.60
+STANDOFF_M = 0.75  # pelvis behind the handle before it walks on with the palms up
+AT_M, AT_RAD = 0.12, 0.16  # near enough to push; on the way the legs correct the rest
+LOST_M, GONE_M = 0.20, 0.60  # off the cart's axis, and so far from its handle: align again
+STEER_MOST_RAD = 0.12  # that the robot's heading leaves the cart's: both palms stay on
 
 
 class CartOperator:
@@ -38,29 +39,27 @@ class CartOperator:
     def reset(self, rng: np.random.Generator) -> None:
         """Begin a new episode."""
         self._standoff_m = STANDOFF_M + rng.uniform(-0.03, 0.03)
-        self._forward = TernaryFlag(0.10, 0.02)
-        self._side, self._turn = TernaryFlag(0.07, 0.03), TernaryFlag(0.12, 0.03)
         self._stop_m = LINE_M + rng.uniform(-0.05, 0.05)
-        self._aligned = self._retreating = self._released = False
+        self._walker = Walker(self.robot.name)
+        self._aligned = self._released = False
         self._stood_s = 0.0
         self._path: MinimumJerk | None = None
         self._miss, self._watched_s = np.zeros((2, 3)), 0.0
 
     def act(self, state: CartState) -> WholeBodyAction:
         """Return the action for the next 50 ms; call at 20 Hz."""
-        behind, beside = _pelvis_in_cart(state)
         if self._path is None:
             self._aim = self._places = self.wanted_palms(state.handle_m - self.robot.nominal_height_m)
             self._path = MinimumJerk(self._rest, self._solver.solve(*self._aim))
-        self._update_phase(state, behind, beside)
+        self._walker.see(state)
+        self._update_phase(state)
         if self._stood_s > 0.0:
-            ahead, aside, heading = 0.0, 0.0, state.yaw_rad
+            stand = self._walker.pose
         elif self._aligned:
-            ahead, aside, heading = self._push(state, beside)
+            stand = self._push(state)
         else:
-            ahead, aside, heading = self._align(state, behind, beside)
-        turn = self._turn.update(wrap(heading - state.yaw_rad))
-        loco = LocoCommand(self._forward.update(ahead), self._side.update(aside), turn, self.robot.nominal_height_m)
+            stand = self._behind(state)
+        loco = LocoCommand(*self._walker.flags(*stand), self.robot.nominal_height_m)
         self._correct_palms(state)
         return WholeBodyAction(ArmTarget(self._path.step()), loco)
 
@@ -94,42 +93,36 @@ class CartOperator:
                 return
             self._aim, self._path = aim, MinimumJerk(self._path.step(), pose)
 
-    def _update_phase(self, state: CartState, behind: float, beside: float) -> None:
+    def _update_phase(self, state: CartState) -> None:
         if state.cart_m[0] > self._stop_m or self._stood_s > 0.0:
             self._stood_s += PERIOD_S
             if self._stood_s > STOP_S and not self._released:
                 self._released = True
                 self._path = MinimumJerk(self._path.step(), self._rest)
-            return
-        facing = abs(wrap(state.cart_yaw_rad - state.yaw_rad)) < HEADING_OK_RAD
-        if not self._aligned:
-            self._aligned = facing and abs(beside) < LATERAL_OK_M and self._path.done
-        elif abs(beside) > LATERAL_LOST_M and behind > TOO_CLOSE_M:
-            self._aligned = False
-        if self._aligned or behind > self._standoff_m:
-            self._retreating = False
-        elif behind < TOO_CLOSE_M:
-            self._retreating = True
+        elif not self._aligned:
+            self._aligned = self._path.done and self._walker.at(*self._behind(state), AT_M, AT_RAD)
+        else:
+            behind, beside = self._in_cart(state)
+            self._aligned = abs(beside) < LOST_M or behind < GONE_M
 
-    def _align(self, state: CartState, behind: float, beside: float) -> tuple[float, float, float]:
-        """Face along the cart first, then step aside and ahead, no nearer than the stand-off; back off if too near."""
-        heading = state.cart_yaw_rad
-        if abs(wrap(heading - state.yaw_rad)) > TURN_FIRST_RAD:
-            return 0.0, 0.0, heading
-        if self._retreating:
-            return -1.0, 0.0, heading
-        return behind - self._standoff_m, -beside, heading
+    def _behind(self, state: CartState) -> tuple[float, float, float]:
+        """Return where to stand, and how, before the hands go to the handle."""
+        yaw = state.cart_yaw_rad
+        x, y = state.cart_m - self._standoff_m * np.array([np.cos(yaw), np.sin(yaw)])
+        return x, y, yaw
 
-    def _push(self, state: CartState, beside: float) -> tuple[float, float, float]:
-        """Walk on; steer so that the robot stays behind the handle's middle and the cart on its first line."""
-        centring = float(np.clip(0.8 * beside, -0.2, 0.2))
-        if np.all(state.palm_gap_m < 0.05):
-            return 1.0, -beside, float(np.clip(-0.4 * state.cart_m[1] - centring, -0.3, 0.3))
-        return 1.0, -beside, state.cart_yaw_rad - centring
+    def _push(self, state: CartState) -> tuple[float, float, float]:
+        """Return a place ahead: on the cart's axis, with a heading that keeps the cart on its first line."""
+        x, y, yaw = self._walker.pose
+        _, beside = self._in_cart(state)
+        cart_yaw = state.cart_yaw_rad
+        steer = np.clip(wrap(-0.4 * state.cart_m[1] - cart_yaw), -STEER_MOST_RAD, STEER_MOST_RAD)
+        x += np.cos(yaw) + np.sin(cart_yaw) * beside
+        y += np.sin(yaw) - np.cos(cart_yaw) * beside
+        return x, y, cart_yaw + float(steer)
 
-
-def _pelvis_in_cart(state: CartState) -> tuple[float, float]:
-    """How far the pelvis is behind the handle and left of the cart's axis, m."""
-    c, s = np.cos(state.cart_yaw_rad), np.sin(state.cart_yaw_rad)
-    dx, dy = state.pelvis_m[:2] - state.cart_m
-    return float(-(c * dx + s * dy)), float(-s * dx + c * dy)
+    def _in_cart(self, state: CartState) -> tuple[float, float]:
+        """How far the pelvis is behind the handle and left of the cart's axis, m."""
+        c, s = np.cos(state.cart_yaw_rad), np.sin(state.cart_yaw_rad)
+        dx, dy = self._walker.pose[:2] - state.cart_m
+        return float(-(c * dx + s * dy)), float(-s * dx + c * dy)

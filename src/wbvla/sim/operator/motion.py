@@ -69,13 +69,17 @@ class Walker:
     moments have yet to bring. After a step it waits and sees before it takes the next.
 
     Args:
-        speed: what the flags stand for, (m/s ahead, m/s aside, rad/s).
+        robot: whose legs; their contract tells what the flags stand for, in m/s and rad/s.
         on_m, off_m, on_rad, off_rad: errors at which a flag is raised and dropped.
     """
 
     def __init__(
-        self, speed, on_m: float = 0.09, off_m: float = 0.02, on_rad: float = 0.13, off_rad: float = 0.03
+        self, robot: str, on_m: float = 0.09, off_m: float = 0.02, on_rad: float = 0.13, off_rad: float = 0.03
     ) -> None:
+        from wbvla.contract import load_contract
+        from wbvla.lmo.controller import weights_folder
+
+        speed = load_contract(weights_folder(robot) / "contract.json", "lmo")["shaping"]["goal"]
         self._ahead, self._aside = TernaryFlag(on_m, off_m), TernaryFlag(on_m, off_m)
         self._turn = TernaryFlag(on_rad, off_rad)
         self._step = REACHED_SHARE * PERIOD_S * np.asarray(speed)
@@ -88,12 +92,12 @@ class Walker:
         if self._past:
             yaw = self._past[-1][2] + wrap(yaw - self._past[-1][2])
         self._past.append(np.array([*state.pelvis_m[:2], yaw]))
-        self._pose = np.mean(self._past, axis=0)
+        self.pose = np.mean(self._past, axis=0)  # x, y, heading: m, m, rad
 
     def flags(self, x_m: float, y_m: float, heading_rad: float) -> tuple[int, int, int]:
         """Return the flags (s_x, s_y, s_psi) of the next period."""
         coming = self._step * np.sum(self._sent, axis=0) if self._sent else np.zeros(3)
-        ahead, aside, turn = np.array(_off(self._pose, x_m, y_m, heading_rad)) - coming
+        ahead, aside, turn = np.array(_off(self.pose, x_m, y_m, heading_rad)) - coming
         if abs(turn) > TURN_FIRST_RAD:
             ahead = aside = 0.0
         axes = zip((self._ahead, self._aside, self._turn), (ahead, aside, turn), coming)
@@ -103,7 +107,7 @@ class Walker:
 
     def at(self, x_m: float, y_m: float, heading_rad: float, near_m: float, near_rad: float) -> bool:
         """Return whether the pelvis is there and the flags have been down for a while."""
-        ahead, aside, turn = _off(self._pose, x_m, y_m, heading_rad)
+        ahead, aside, turn = _off(self.pose, x_m, y_m, heading_rad)
         still = not np.any(np.array(self._sent)[-round(LEGS_LAG_S / PERIOD_S) :])
         return bool(still and abs(ahead) < near_m and abs(aside) < near_m and abs(turn) < near_rad)
 
