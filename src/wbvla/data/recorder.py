@@ -44,7 +44,7 @@ def dataset_features(robot: Robot, image_size: int) -> dict:
 def provenance_of(robot: Robot, fps: int, image_size: int, task_text: str, extra: dict) -> dict:
     """What must be equal for a recording to be continued; `extra` holds further JSON facts."""
     facts = {"robot": robot.name, "fps": fps, "image_size": image_size, "task": task_text}
-    facts |= {"camera": asdict(robot.camera), "domain": robot_facts(robot.name), **extra}
+    facts |= {"camera": asdict(robot.camera), "domain": robot_facts(robot.name, robot.masked_actions), **extra}
     return {"kind": "dataset", "action_time": "applied when the row's image was captured", **facts}
 
 

@@ -71,8 +71,10 @@ def _add_shapes(mujoco, robot, bodies, feet, collisions):
         "sphere": mujoco.mjtGeom.mjGEOM_SPHERE,
     }
     colours = {"link": (0.85, 0.86, 0.88, 1), "palm": (0.15, 0.15, 0.17, 1), "visual": (0.25, 0.27, 0.3, 1)}
+    colours["finger"] = colours["visual"]
+    hands = ("palm", "finger")
     for number, shape in enumerate(robot.shapes):
-        solid = shape.role != "visual" and (collisions == "full" or (collisions == "hands" and shape.role == "palm"))
+        solid = shape.role != "visual" and (collisions == "full" or (collisions == "hands" and shape.role in hands))
         geom = bodies[shape.body].add_geom(
             name=f"{shape.body}_{shape.role}{number}",
             type=kinds[shape.type],
@@ -84,8 +86,10 @@ def _add_shapes(mujoco, robot, bodies, feet, collisions):
             contype=2 if solid else 0,
             conaffinity=(3 if collisions == "full" else 1) if solid else 0,
         )
-        if shape.role == "palm":
+        if shape.role in hands:
             geom.condim, geom.priority, geom.friction, geom.solref = 4, 2, PALM_FRICTION, [0.01, 1.0]
+        if shape.role == "finger":
+            geom.solimp[:2] = 0.99  # friction creeps in proportion to 1 - d: at 0.9 a held cube slides by 1.6 mm/s
     for side in ("left", "right"):
         foot = bodies[f"{side}_ankle_roll_link"]
         meets = 3 if collisions == "full" else 1  # with "full" one foot meets the other
