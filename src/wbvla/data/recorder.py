@@ -159,15 +159,16 @@ class EpisodeRecorder:
         """
         action, state = np.asarray(action, np.float32), np.asarray(observation.state, np.float32)
         n_state = 2 * len(self.robot.joints) + 10
-        taken = {HEAD: observation.image} | {IMAGES + name: value for name, value in observation.pictures.items()}
-        taken = {name: np.asarray(value) for name, value in taken.items()}
-        wanted = {name: tuple(f["shape"]) for name, f in self.features.items() if f["dtype"] == "video"}
-        if taken.keys() != wanted.keys():
-            raise ValueError(f"pictures: got {', '.join(taken)}, expected {', '.join(wanted)}")
-        for name, image in taken.items():
-            shape, kind = wanted[name], "uint8" if wanted[name][2] == 3 else "uint16"
-            if image.shape != shape or image.dtype != kind:
-                raise ValueError(f"{name}: got {image.dtype} {image.shape}, expected {kind} {shape}")
+        pictures = {IMAGES + name: np.asarray(value) for name, value in observation.pictures.items()}
+        taken = {HEAD: np.asarray(observation.image), **pictures}
+        shapes = {name: feature["shape"] for name, feature in self.features.items() if feature["dtype"] == "video"}
+        if taken.keys() != shapes.keys():
+            raise ValueError(f"pictures: got {', '.join(taken)}, expected {', '.join(shapes)}")
+        for name, picture in taken.items():
+            shape, kind = shapes[name], "uint8" if shapes[name][2] == 3 else "uint16"
+            if picture.shape != shape or picture.dtype != kind:
+                what = "image" if name == HEAD else name
+                raise ValueError(f"{what}: got {picture.dtype} {picture.shape}, expected {kind} {shape}")
         for name, value, n in (("state", state, n_state), ("action", action, ACTION_DIM)):
             if value.shape != (n,) or not np.isfinite(value).all():
                 raise ValueError(f"{name}: got shape {value.shape}, expected ({n},) finite numbers")
