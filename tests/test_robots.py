@@ -171,7 +171,7 @@ def test_plant_has_no_external_help_and_motors_obey_their_limits(name):
 
 
 def test_wrong_names_teach():
-    with pytest.raises(ValueError, match="expected one of g1, x2"):
+    with pytest.raises(ValueError, match="expected one of g1, x2, g1-gripper, x2-gripper"):
         get_robot("x9")
     with pytest.raises(ValueError, match="feet="):
         get_robot("g1").build(feet="skis")

@@ -19,6 +19,8 @@ FLAGS = slice(16, 19)
 HEIGHT = 19
 ACTION_DIM = 20
 
+PICTURES = ("head_depth", "left_wrist", "right_wrist")  # what may be taken beside the head's colour picture
+
 
 @dataclass(frozen=True)
 class LocoCommand:
@@ -163,12 +165,22 @@ class Proprioception:
 
 @dataclass(frozen=True)
 class Observation:
-    """What a policy may see: head image (H, W, 3) uint8, state (S,) float32, task text, capture time in seconds."""
+    """What a policy may see: head image (H, W, 3) uint8, state (S,) float32, task text, capture time in seconds.
+
+    pictures: what else was taken with the image, by their names in PICTURES; depth is (H, W, 1) uint16 mm, 0 = unknown.
+    """
 
     image: np.ndarray
     state: np.ndarray
     task: str
     t_capture_s: float
+    pictures: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def check_pictures(names: tuple[str, ...]) -> None:
+    """Raise ValueError unless these are different names of PICTURES."""
+    if not set(names) <= set(PICTURES) or len(set(names)) < len(names):
+        raise ValueError(f"pictures: got {', '.join(names)}, expected different ones of {', '.join(PICTURES)}")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import numpy as np
 from wbvla.collect.workers import Workers
 from wbvla.data.progress import Progress
 from wbvla.sim.listing import choose_tasks
-from wbvla.types import Observation
+from wbvla.types import Observation, check_pictures
 
 FPS = 20
 NUDGE_S, NUDGE_N, NUDGE_NM = (0.3, 1.0), 30.0, 8.0  # how long, how hard aside, how hard around the vertical
@@ -43,6 +43,7 @@ class CollectSim:
         image_size: side of the head images, pixels.
         seed: where in the split to begin; different seeds give different episodes.
         split: whose episode seeds: train, validation or test.
+        pictures: what is recorded beside the head images, of the same size: head_depth, left_wrist, right_wrist.
         nudges_hz: how often somebody bumps into the robot, per second of the episode; see `Nudges`.
         json: file for the counts.
     """
@@ -55,11 +56,13 @@ class CollectSim:
     image_size: int = 96
     seed: int = 0
     split: str = "train"
+    pictures: tuple[str, ...] = ()
     nudges_hz: float = 0.3
     json: str | None = None
 
     def __post_init__(self) -> None:
         choose_tasks(self.task)
+        check_pictures(self.pictures)
         for name, least in (("episodes", 1), ("workers", 1), ("image_size", 32), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected at least {least}")
@@ -76,6 +79,7 @@ class Attempt:
     Attributes:
         success, failure: the task's verdict; failure is "", "fall", "drop" or "timeout".
         images: (T, S, S, 3) uint8. states: (T, 2 J + 10) float32. actions: (T, 20) float32, as applied.
+        pictures: T of each other camera, by name.
         t_capture_s, t_state_s: (T,) when the image was taken and the state measured, since the first state.
     """
 
@@ -86,6 +90,7 @@ class Attempt:
     actions: list[np.ndarray] | np.ndarray = field(default_factory=list)
     t_capture_s: list[float] = field(default_factory=list)
     t_state_s: list[float] = field(default_factory=list)
+    pictures: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
 
 def run(cfg: CollectSim) -> dict[str, Any]:
@@ -136,7 +141,7 @@ def collect(cfg: CollectSim, attempt: Callable[[CollectSim, int], Attempt], fact
         # The workers are at work while LeRobot is imported.
         from wbvla.data.recorder import EpisodeRecorder
 
-        with EpisodeRecorder(cfg.out, robot, FPS, cfg.image_size, text, facts) as recorder:
+        with EpisodeRecorder(cfg.out, robot, FPS, cfg.image_size, text, facts, cfg.pictures) as recorder:
             failures = _record(recorder, results, cfg)
         results.cancel()
     return {
@@ -192,9 +197,10 @@ def _record(recorder, results: _InOrder, cfg: CollectSim) -> Counter[str]:
     failures: Counter[str] = Counter()
     for index, seed, result in results:
         if result.success:
-            rows = zip(result.images, result.states, result.t_capture_s, result.actions, result.t_state_s)
-            for image, state, t_capture_s, action, t_state_s in rows:
-                recorder.add(Observation(image, state, recorder.task_text, t_capture_s), action, t_state_s)
+            for row, (action, t_state_s) in enumerate(zip(result.actions, result.t_state_s)):
+                others = {name: values[row] for name, values in result.pictures.items()}
+                seen = result.images[row], result.states[row], recorder.task_text, result.t_capture_s[row]
+                recorder.add(Observation(*seen, others), action, t_state_s)
             recorder.save_episode({"seed": seed, "attempt": index})
         else:
             failures[result.failure] += 1
@@ -248,6 +254,7 @@ def simulate(cfg: CollectSim, seed: int) -> Attempt:
             cfg.image_size,
             camera_delay_s=CAMERA_DELAY_S,
             control_delay_steps=CONTROL_DELAY_STEPS,
+            pictures=cfg.pictures,
         )
         _ENVIRONMENTS[cfg] = env, get_operator(env.task, env.robot, np.random.default_rng(seed))
     env, operator = _ENVIRONMENTS[cfg]
@@ -255,8 +262,11 @@ def simulate(cfg: CollectSim, seed: int) -> Attempt:
     operator.reset(np.random.default_rng([seed, 1]))
     nudges = Nudges(env.plant, np.random.default_rng([seed, 2]), cfg.nudges_hz)
     start_s, result, info = env.t_s, Attempt(success=False), {"done": False}
+    result.pictures = {name: [] for name in cfg.pictures}
     while not info["done"]:
         result.images.append(observation.image)
+        for name, picture in observation.pictures.items():
+            result.pictures[name].append(picture)
         result.states.append(observation.state)
         result.t_capture_s.append(observation.t_capture_s - start_s)
         result.t_state_s.append(env.t_s - start_s)

@@ -17,7 +17,8 @@ from wbvla.data.cache import cached, fingerprint
 from wbvla.data.progress import Progress
 from wbvla.data.video import decode_video, square, squash
 
-HEAD = "observation.images.head"
+IMAGES = "observation.images."
+HEAD = IMAGES + "head"
 _LAYOUT = "frames v1"
 _INFO = {"fps": (int, float), "total_frames": int, "total_episodes": int, "features": dict}
 

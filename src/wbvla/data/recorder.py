@@ -19,7 +19,7 @@ import numpy as np
 
 from wbvla.contract import require_match, save_contract
 from wbvla.data.durable import sync
-from wbvla.data.frames import HEAD, read_info
+from wbvla.data.frames import HEAD, IMAGES, read_info
 from wbvla.robots.base import Robot
 from wbvla.types import ACTION_DIM, Observation, action_names, state_names
 from wbvla.xvla.config import robot_facts
@@ -29,11 +29,12 @@ PROVENANCE = "wbvla.json"
 _OWN = {"data", "videos", "meta", STAGE, ".cache"}
 
 
-def dataset_features(robot: Robot, image_size: int) -> dict:
-    """The LeRobot features of a whole-body recording: head video, state, true times, action."""
+def dataset_features(robot: Robot, image_size: int, pictures: tuple[str, ...] = ()) -> dict:
+    """The LeRobot features of a whole-body recording: head video, other pictures, state, true times, action."""
     state, action = state_names(robot.joints), action_names(robot.arm_joints)
     return {
-        HEAD: {"dtype": "video", "shape": (image_size, image_size, 3), "names": ["height", "width", "channels"]},
+        HEAD: _video((image_size, image_size, 3)),
+        **{IMAGES + name: _video(picture_shape(name, image_size)) for name in pictures},
         "observation.state": {"dtype": "float32", "shape": (len(state),), "names": state},
         "observation.t_capture": {"dtype": "float32", "shape": (1,), "names": ["s_since_episode_start"]},
         "observation.t_state": {"dtype": "float32", "shape": (1,), "names": ["s_since_episode_start"]},
@@ -41,10 +42,20 @@ def dataset_features(robot: Robot, image_size: int) -> dict:
     }
 
 
+def picture_shape(name: str, size: int) -> tuple[int, int, int]:
+    """The shape of a square picture; of those whose name ends with "_depth" it has one channel, uint16 mm."""
+    return size, size, 1 if name.endswith("_depth") else 3
+
+
+def _video(shape: tuple[int, int, int]) -> dict:
+    feature = {"dtype": "video", "shape": shape, "names": ["height", "width", "channels"]}
+    return {**feature, "info": {"is_depth_map": True}} if shape[2] == 1 else feature
+
+
 def provenance_of(robot: Robot, fps: int, image_size: int, task_text: str, extra: dict) -> dict:
     """What must be equal for a recording to be continued; `extra` holds further JSON facts."""
     facts = {"robot": robot.name, "fps": fps, "image_size": image_size, "task": task_text}
-    facts |= {"camera": asdict(robot.camera), "domain": robot_facts(robot.name), **extra}
+    facts |= {"camera": asdict(robot.camera), "domain": robot_facts(robot.name, robot.masked_actions), **extra}
     return {"kind": "dataset", "action_time": "applied when the row's image was captured", **facts}
 
 
@@ -98,6 +109,7 @@ class EpisodeRecorder:
         fps: rows per second.
         image_size: side of the square head images, pixels.
         task_text: what the robot is told.
+        pictures: names of what is recorded beside the head image, of the same size; see wbvla.types.PICTURES.
         provenance: JSON facts that hold for the whole dataset (task, delays, legs' weights); kept in meta/wbvla.json.
     Attributes:
         episodes: one dictionary for each saved episode: its length and the `extra` it was saved with.
@@ -113,8 +125,10 @@ class EpisodeRecorder:
         image_size: int = 96,
         task_text: str = "",
         provenance: dict | None = None,
+        pictures: tuple[str, ...] = (),
     ) -> None:
         self.root, self.robot, self.fps, self.image_size, self.task_text = Path(root), robot, fps, image_size, task_text
+        self.features = dataset_features(robot, image_size, pictures)
         self.stage = self.root / STAGE
         self.provenance = provenance_of(robot, fps, image_size, task_text, provenance or {})
         names = {p.name for p in self.root.iterdir()} if self.root.is_dir() else set()
@@ -137,23 +151,30 @@ class EpisodeRecorder:
         """Add one row. Stores as its action what was applied at the time its image was captured.
 
         Args:
-            observation: image, state and capture time (seconds since the episode's start).
+            observation: image, other pictures, state and capture time (seconds since the episode's start).
             action: (20,) what is applied from t_state_s on.
             t_state_s: when the state was measured, same clock.
         Raises:
             ValueError: a shape, a type or a number that does not fit.
         """
         action, state = np.asarray(action, np.float32), np.asarray(observation.state, np.float32)
-        size, n_state = self.image_size, 2 * len(self.robot.joints) + 10
-        image = np.asarray(observation.image)
-        if image.shape != (size, size, 3) or image.dtype != np.uint8:
-            raise ValueError(f"image: got {image.dtype} {image.shape}, expected uint8 ({size}, {size}, 3)")
+        n_state = 2 * len(self.robot.joints) + 10
+        pictures = {IMAGES + name: np.asarray(value) for name, value in observation.pictures.items()}
+        taken = {HEAD: np.asarray(observation.image), **pictures}
+        shapes = {name: feature["shape"] for name, feature in self.features.items() if feature["dtype"] == "video"}
+        if taken.keys() != shapes.keys():
+            raise ValueError(f"pictures: got {', '.join(taken)}, expected {', '.join(shapes)}")
+        for name, picture in taken.items():
+            shape, kind = shapes[name], "uint8" if shapes[name][2] == 3 else "uint16"
+            if picture.shape != shape or picture.dtype != kind:
+                what = "image" if name == HEAD else name
+                raise ValueError(f"{what}: got {picture.dtype} {picture.shape}, expected {kind} {shape}")
         for name, value, n in (("state", state, n_state), ("action", action, ACTION_DIM)):
             if value.shape != (n,) or not np.isfinite(value).all():
                 raise ValueError(f"{name}: got shape {value.shape}, expected ({n},) finite numbers")
         self._applied.append((t_state_s, action))
         frame = {
-            HEAD: image,
+            **taken,
             "observation.state": state,
             "observation.t_capture": np.array([observation.t_capture_s], np.float32),
             "observation.t_state": np.array([t_state_s], np.float32),
@@ -223,9 +244,10 @@ class EpisodeRecorder:
         return lock
 
     def _check_features(self) -> None:
-        wanted = dataset_features(self.robot, self.image_size)
-        found = {k: {f: v[f] for f in ("dtype", "shape", "names")} for k, v in read_info(self.root)["features"].items()}
-        require_match(wanted, {k: found[k] for k in wanted if k in found}, f"{self.root}: dataset")
+        parts, saved = ("dtype", "shape", "names"), read_info(self.root)["features"]
+        wanted = {k: {f: v[f] for f in parts} for k, v in self.features.items()}
+        ours = {k: v for k, v in saved.items() if k in wanted or k.startswith(IMAGES)}
+        require_match(wanted, {k: {f: v[f] for f in parts} for k, v in ours.items()}, f"{self.root}: dataset")
 
     def _stage(self):
         """Make a fresh staging dataset that continues the published one."""
@@ -245,7 +267,7 @@ class EpisodeRecorder:
         return LeRobotDataset.create(
             repo_id=f"local/{self.root.name}",
             fps=self.fps,
-            features=dataset_features(self.robot, self.image_size),
+            features=self.features,
             root=self.stage,
             robot_type=self.robot.name,
             **_settings(),

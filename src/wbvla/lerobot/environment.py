@@ -15,7 +15,7 @@ from lerobot.envs.configs import EnvConfig
 from lerobot.utils.constants import ACTION, OBS_STATE
 
 from wbvla.contract import require_match
-from wbvla.data.frames import HEAD, read_info
+from wbvla.data.frames import HEAD, IMAGES, read_info
 from wbvla.robots import get_robot
 from wbvla.sim.listing import choose_tasks
 from wbvla.types import ACTION_DIM, state_names
@@ -33,6 +33,7 @@ class WbvlaEnvConfig(EnvConfig):
         fps: 20, the rate of our actions.
         robot: who does it.
         image_size: side of the head picture in pixels; as in the recording that the policy was trained on.
+        pictures: what the policy sees beside the head picture: left_wrist, right_wrist.
         split: whose episodes: train, validation or test; LeRobot's seed counts within it and wraps at its end.
         unseen: axes of variation drawn from their unseen ranges, see `wbvla tasks`.
         dataset: folder of the recording that the policy was trained on; its joints, picture and rate must be ours.
@@ -42,6 +43,7 @@ class WbvlaEnvConfig(EnvConfig):
     fps: int = FPS
     robot: str = "g1"
     image_size: int = 96
+    pictures: tuple[str, ...] = ()
     split: str = "test"
     unseen: tuple[str, ...] = ()
     dataset: str | None = None
@@ -50,13 +52,17 @@ class WbvlaEnvConfig(EnvConfig):
         choose_tasks(self.task or "")
         if self.fps != FPS:
             raise ValueError(f"env.fps: got {self.fps}, expected {FPS}: these actions last 50 ms")
+        self.pictures = tuple(self.pictures)
+        if not set(self.pictures) <= {"left_wrist", "right_wrist"}:  # LeRobot's environments give colour pictures only
+            raise ValueError(f"env.pictures: got {', '.join(self.pictures)}, expected left_wrist, right_wrist or both")
         size = self.image_size
+        images = [HEAD, *(IMAGES + name for name in self.pictures)]
         self.features = {
             ACTION: PolicyFeature(FeatureType.ACTION, (ACTION_DIM,)),
             "agent_pos": PolicyFeature(FeatureType.STATE, (len(state_names(get_robot(self.robot).joints)),)),
-            HEAD: PolicyFeature(FeatureType.VISUAL, (size, size, 3)),
+            **{name: PolicyFeature(FeatureType.VISUAL, (size, size, 3)) for name in images},
         }
-        self.features_map = {ACTION: ACTION, "agent_pos": OBS_STATE, HEAD: HEAD}
+        self.features_map = {ACTION: ACTION, "agent_pos": OBS_STATE, **{name: name for name in images}}
 
     @property
     def gym_kwargs(self) -> dict:
@@ -64,6 +70,7 @@ class WbvlaEnvConfig(EnvConfig):
         return {
             "robot": self.robot,
             "image_size": self.image_size,
+            "pictures": self.pictures,
             "split": self.split,
             "unseen": tuple(self.unseen),
         }
@@ -89,8 +96,8 @@ class WbvlaEnvConfig(EnvConfig):
         """Hold the recording's rate, picture and names of state and action against ours."""
         from wbvla.data.recorder import dataset_features
 
-        info, wanted = read_info(self.dataset), dataset_features(get_robot(self.robot), self.image_size)
-        keys = (ACTION, OBS_STATE, HEAD)
+        info, wanted = read_info(self.dataset), dataset_features(get_robot(self.robot), self.image_size, self.pictures)
+        keys = (ACTION, OBS_STATE, HEAD, *(IMAGES + name for name in self.pictures))
         found = {k: {f: v.get(f) for f in wanted[k]} for k, v in info["features"].items() if k in keys}
         ours = {"fps": FPS, **{key: wanted[key] for key in keys}}
         require_match(ours, {"fps": info["fps"], **found}, f"{self.dataset}: recording")

@@ -23,7 +23,7 @@ def weights_folder(robot: str) -> Path:
 
     Raises ValueError if there are none.
     """
-    own = os.environ.get("WBVLA_LEGS")
+    own, robot = os.environ.get("WBVLA_LEGS"), get_robot(robot).legs or robot
     folder = Path(own) if own else Path(__file__).parent / "weights" / robot
     if not (folder / "policy.onnx").is_file():
         train = f"train them with `wbvla lmo train --robot {robot} --recipe lmo_{robot}`"
@@ -84,7 +84,8 @@ class LmoController:
         latent: (256,) of wbvla.lmo.latent, for legs that observe it.
         Raises ValueError on velocities for legs that take flags, and on a measurement that these legs need and lack.
         """
-        c, q, dq = self.contract, np.asarray(body.q_rad, float), np.asarray(body.dq_rad_s, float)
+        c, known = self.contract, slice(len(self.default))  # these legs may not know of grippers, the last joints
+        q, dq = np.asarray(body.q_rad, float)[known], np.asarray(body.dq_rad_s, float)[known]
         gyro, gravity = np.asarray(body.gyro_rad_s, float)[None], np.asarray(body.gravity, float)[None]
         flags = self._flags(command)[None].astype(float)
         feet = self.legs.feet(q[None, :12], dq[None, :12])

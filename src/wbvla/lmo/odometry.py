@@ -8,6 +8,7 @@ reference height is made good the same way.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -135,6 +136,10 @@ class LegKinematics:
         self.xp = xp
         rows = {robot.joint_of(b): b for b in robot.bodies}
         legs = [[rows[j] for j in robot.joints[:6]], [rows[j] for j in robot.joints[6:12]]]
+        if any(child.parent != parent.name for leg in legs for parent, child in pairwise(leg)):
+            raise ValueError(
+                f"robot {robot.name!r}: its legs do not turn in the order hip pitch, roll, yaw, knee, ankle"
+            )
         frames = np.zeros((2, 6, 4, 4))  # of each joint's body in its parent's, joint at 0
         frames[..., :3, :3] = [[_matrix(b.quat_wxyz) for b in leg] for leg in legs]
         frames[..., :3, 3], frames[..., 3, 3] = [[b.pos for b in leg] for leg in legs], 1.0

@@ -56,6 +56,10 @@ class LegsTask(Worlds, ABC):
     def __init__(
         self, robot: Robot, config: LmoConfig, worlds: int, seed: int, threads: int = 2, training: bool = True
     ):
+        if robot.legs:
+            raise ValueError(
+                f"robot: got {robot.name!r}, which walks on the legs of {robot.legs!r}; use --robot {robot.legs}"
+            )
         self.actuator: ActuatorState | None = None
         if config.actuator:
             net = ActuatorNet.load(config.actuator, robot.joints)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from wbvla.types import GRIPPER, N_ARM, ArmTarget
+
 Vec = tuple[float, ...]
 
 
@@ -70,7 +72,7 @@ class Shape:
     size: Vec
     pos: Vec
     quat_wxyz: Vec = (1.0, 0.0, 0.0, 0.0)
-    role: str = "link"  # link | foot | palm | visual
+    role: str = "link"  # link | palm | finger | visual
 
     def mirrored(self) -> Shape:
         """Reflect a shape of a left link in the x-z plane to get the right one's."""
@@ -91,7 +93,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Robot:
-    """A humanoid. Joint order everywhere: legs (left 6, right 6), waist, arms (left 7, right 7), then extras.
+    """A humanoid. Joint order everywhere: legs (left 6, right 6), waist, arms (left 7, right 7), then grippers (left, right).
 
     A leg's joints are hip pitch, roll, yaw, knee, ankle pitch, roll; the waist's first is its yaw, an arm's first
     the shoulder's pitch. There are links named pelvis (the root), torso_link, left_ankle_roll_link and
@@ -104,6 +106,9 @@ class Robot:
         leg_m: length of thigh plus shank. foot_gap_m: least and largest lateral distance of the feet in a good gait.
         nominal_height_m: pelvis height of walking and standing, near the default pose's.
         height_range_m: what may be commanded; at its upper end the default pose's soles are about to touch the ground.
+        hand_quat_wxyz: of the hand in its palm's frame: x along the fingers, y out of the left hand's back, z to the
+            thumb's side.
+        legs: name of the robot whose legs' policy drives this one, "" if it is its own.
     """
 
     name: str
@@ -121,6 +126,8 @@ class Robot:
     foot_gap_m: Vec
     nominal_height_m: float
     height_range_m: Vec
+    hand_quat_wxyz: Vec = (1.0, 0.0, 0.0, 0.0)
+    legs: str = ""
 
     @property
     def lmo_joints(self) -> tuple[str, ...]:
@@ -130,7 +137,37 @@ class Robot:
     @property
     def arm_joints(self) -> tuple[str, ...]:
         """The 14 arm joints that the VLA owns, left then right."""
-        return self.joints[self.n_lmo : self.n_lmo + 14]
+        return self.joints[self.n_lmo : self.n_lmo + N_ARM]
+
+    @property
+    def gripper_joints(self) -> tuple[str, ...]:
+        """The left and the right gripper's joint, or nothing. Open is the default pose, closed the range's other end."""
+        return self.joints[self.n_lmo + N_ARM :]
+
+    @property
+    def masked_actions(self) -> tuple[int, ...]:
+        """Entries of the whole-body action that this robot does not have: they stay 0."""
+        return () if self.gripper_joints else tuple(range(GRIPPER.start, GRIPPER.stop))
+
+    def upper_rad(self, arms: ArmTarget) -> np.ndarray:
+        """Return the targets of arms and grippers, the joints behind the legs' and the waist's, (14,) or (16,) rad."""
+        if not self.gripper_joints:
+            return arms.positions_rad
+        opened, closed = self._gripper_ends()
+        return np.concatenate([arms.positions_rad, opened + np.clip(arms.grippers, 0, 1) * (closed - opened)])
+
+    def arm_target(self, upper_rad: np.ndarray) -> ArmTarget:
+        """Undo `upper_rad`: targets or measured joints (14,) or (16,) rad; grippers that are not there are 0."""
+        if not self.gripper_joints:
+            return ArmTarget(upper_rad)
+        opened, closed = self._gripper_ends()
+        return ArmTarget(upper_rad[:N_ARM], np.clip((upper_rad[N_ARM:] - opened) / (closed - opened), 0, 1))
+
+    def _gripper_ends(self) -> tuple[np.ndarray, np.ndarray]:
+        grippers = slice(self.n_lmo + N_ARM, None)
+        opened, ends = self.array("default")[grippers], self.range_rad[grippers]
+        far = np.abs(ends - opened[:, None]).argmax(1)
+        return opened, ends[np.arange(len(ends)), far]
 
     @property
     def palms(self) -> tuple[Shape, Shape]:
@@ -155,7 +192,7 @@ class Robot:
         if not any(body.axis):
             return ""
         name = body.name.removesuffix("_link")
-        return "waist_pitch" if name == "torso" else name
+        return self.lmo_joints[-1] if name == "torso" else name  # the waist's last joint moves it
 
     def mirror(self) -> tuple[np.ndarray, np.ndarray]:
         """Left-right symmetry of joint vectors: (index, sign) with q_mirrored = q[index] * sign."""

@@ -1,6 +1,6 @@
 """Turn a `Robot` into a MuJoCo spec.
 
-In: wbvla.robots.base.Robot. Out: MjSpec with bodies, primitive geoms, PD position actuators, sites, sensors, camera.
+In: wbvla.robots.base.Robot. Out: MjSpec with bodies, primitive geoms, PD position actuators, sites, sensors, cameras.
 Contact bits: 1 = world and objects, 2 = robot. Robot geoms meet the world, and each other only with "full".
 """
 
@@ -12,6 +12,10 @@ import numpy as np
 
 FOOT_FRICTION = (0.8, 0.005, 0.0001)
 PALM_FRICTION = (1.0, 0.05, 0.001)
+
+# Of a wrist camera, in the left hand's frame from the middle of the palm: above the thumb, looking along the fingers.
+WRIST_CAMERA_M, WRIST_TILT_RAD = (-0.06, -0.03, 0.08), math.radians(40.0)
+WRIST_FOVY_DEG = 58.0  # the short side of Intel's D405, whose long one is 87 degrees
 
 
 def build_spec(mujoco, robot, feet: str, collisions: str, timestep_s: float):
@@ -28,7 +32,7 @@ def build_spec(mujoco, robot, feet: str, collisions: str, timestep_s: float):
     option.iterations, option.ls_iterations = 10, 20
     bodies = _add_bodies(mujoco, spec, robot)
     _add_shapes(mujoco, robot, bodies, feet, collisions)
-    _add_sites_and_camera(robot, bodies)
+    _add_sites_and_cameras(mujoco, robot, bodies)
     for joint in robot.joints:
         motor = robot.motors[joint]
         actuator = spec.add_actuator(name=joint, target=joint, trntype=mujoco.mjtTrn.mjTRN_JOINT)
@@ -71,8 +75,10 @@ def _add_shapes(mujoco, robot, bodies, feet, collisions):
         "sphere": mujoco.mjtGeom.mjGEOM_SPHERE,
     }
     colours = {"link": (0.85, 0.86, 0.88, 1), "palm": (0.15, 0.15, 0.17, 1), "visual": (0.25, 0.27, 0.3, 1)}
+    colours["finger"] = colours["visual"]
+    hands = ("palm", "finger")
     for number, shape in enumerate(robot.shapes):
-        solid = shape.role != "visual" and (collisions == "full" or (collisions == "hands" and shape.role == "palm"))
+        solid = shape.role != "visual" and (collisions == "full" or (collisions == "hands" and shape.role in hands))
         geom = bodies[shape.body].add_geom(
             name=f"{shape.body}_{shape.role}{number}",
             type=kinds[shape.type],
@@ -84,8 +90,10 @@ def _add_shapes(mujoco, robot, bodies, feet, collisions):
             contype=2 if solid else 0,
             conaffinity=(3 if collisions == "full" else 1) if solid else 0,
         )
-        if shape.role == "palm":
+        if shape.role in hands:
             geom.condim, geom.priority, geom.friction, geom.solref = 4, 2, PALM_FRICTION, [0.01, 1.0]
+        if shape.role == "finger":
+            geom.solimp[:2] = 0.99  # friction creeps in proportion to 1 - d: at 0.9 a held cube slides by 1.6 mm/s
     for side in ("left", "right"):
         foot = bodies[f"{side}_ankle_roll_link"]
         meets = 3 if collisions == "full" else 1  # with "full" one foot meets the other
@@ -108,7 +116,7 @@ def _add_shapes(mujoco, robot, bodies, feet, collisions):
         )  # fmt: skip
 
 
-def _add_sites_and_camera(robot, bodies):
+def _add_sites_and_cameras(mujoco, robot, bodies):
     bodies["pelvis"].add_site(name="imu", pos=robot.imu_pos)
     for side in ("left", "right"):
         bodies[f"{side}_ankle_roll_link"].add_site(name=f"{side}_foot", pos=robot.foot_site)
@@ -118,6 +126,19 @@ def _add_sites_and_camera(robot, bodies):
     bodies[camera.body].add_camera(
         name="head", pos=camera.pos, xyaxes=list(np.array([0, -1, 0, s, 0, c], float)), fovy=camera.fovy_deg
     )
+    s, c = math.sin(WRIST_TILT_RAD), math.cos(WRIST_TILT_RAD)
+    w, x, y, z = robot.hand_quat_wxyz
+    hands = (("left", 1, (w, x, y, z)), ("right", -1, (w, -x, y, -z)))
+    for (side, sign, quat), palm in zip(hands, robot.palms):
+        turn = np.empty(9)
+        mujoco.mju_quat2Mat(turn, np.array(quat))
+        turn = turn.reshape(3, 3)
+        bodies[palm.body].add_camera(
+            name=f"{side}_wrist",
+            pos=palm.pos + turn @ (WRIST_CAMERA_M * np.array([1, sign, 1])),
+            xyaxes=[*turn @ [0, -1, 0], *turn @ [s, 0, c]],
+            fovy=WRIST_FOVY_DEG,
+        )
 
 
 def _add_sensors(mujoco, spec):

@@ -136,4 +136,5 @@ X2 = Robot(
     foot_gap_m=(0.21, 0.37),
     nominal_height_m=0.64,
     height_range_m=(0.45, 0.65),
+    hand_quat_wxyz=(math.sqrt(0.5), 0.0, math.sqrt(0.5), 0.0),  # the arm hangs: fingers along -z, the thumb ahead
 )

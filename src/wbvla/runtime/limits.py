@@ -1,6 +1,6 @@
 """The last thing between a decision and the motors: arm rates, joint limits, height range and the start-up blend.
 
-In: a whole-body action and the legs' targets. Out: 29 joint targets no motor may object to. Flags pass untouched.
+In: a whole-body action and the legs' targets. Out: joint targets (J,) no motor may object to. Flags pass untouched.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Limiter:
         reach_rad = robot.array("effort")[legs] / robot.array("kp")[legs]
         self._low[legs] -= reach_rad
         self._high[legs] += reach_rad
-        self._arm = slice(robot.n_lmo, robot.n_lmo + 14)
+        self._upper = slice(robot.n_lmo, len(robot.joints))
         self.targets_rad = robot.array("default").copy()
         self._start_rad = self.targets_rad.copy()
         self._blend_s = self._elapsed_s = 0.0
@@ -53,14 +53,14 @@ class Limiter:
             return command
         return replace(command, height_m=min(max(command.height_m, low), high))
 
-    def joints(self, legs_rad: np.ndarray, arms_rad: np.ndarray) -> np.ndarray:
-        """Return the joint targets (J,) for leg and waist targets (n_lmo,) and arm targets (14,).
+    def joints(self, legs_rad: np.ndarray, upper_rad: np.ndarray) -> np.ndarray:
+        """Return the joint targets (J,) for leg and waist targets (n_lmo,) and those of `Robot.upper_rad`.
 
         The array is reused by the next call. Raises ValueError on non-finite targets.
         """
         out = self.targets_rad
-        arms = out[self._arm]
-        arms += np.clip(arms_rad - arms, -self._step_rad, self._step_rad)
+        upper = out[self._upper]
+        upper += np.clip(upper_rad - upper, -self._step_rad, self._step_rad)
         legs = legs_rad
         self._elapsed_s += self._period_s
         if self._elapsed_s < self._blend_s:

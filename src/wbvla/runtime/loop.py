@@ -183,7 +183,7 @@ class FastLoop:
             self.stopped_because = "the legs' policy gave non-finite targets"
             self._damp()
             return "damped"
-        targets_rad = self.limiter.joints(legs_rad, action.arms.positions_rad)
+        targets_rad = self.limiter.joints(legs_rad, self.robot.upper_rad(action.arms))
         self.adapter.send(targets_rad, self._kp, self._kd)
         self._last = command
         self._note(action, command)
@@ -203,8 +203,8 @@ class FastLoop:
         log, robot = self.log, self.robot
         if log.n < len(log.action):
             row = log.action[log.n]
-            row[ARM] = self.limiter.targets_rad[robot.n_lmo : robot.n_lmo + 14]
-            row[GRIPPER] = action.arms.grippers
+            arms = robot.arm_target(self.limiter.targets_rad[robot.n_lmo :])
+            row[ARM], row[GRIPPER] = arms.positions_rad, arms.grippers
             row[FLAGS] = command.s_x, command.s_y, command.s_psi
             row[HEIGHT] = command.height_m
 

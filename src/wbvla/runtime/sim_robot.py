@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wbvla.runtime.clock import SimulatedClock, WallClock
-from wbvla.types import N_ARM, ArmTarget, LocoCommand, Proprioception, WholeBodyAction
+from wbvla.types import LocoCommand, Proprioception, WholeBodyAction
 
 if TYPE_CHECKING:
     from wbvla.sim.env import TaskEnv
@@ -111,7 +111,7 @@ class SimRobot:
         with self._lock:
             self._set_gains(kp, kd)
             self._relay.legs_rad = targets_rad[:n].copy()
-            arms = ArmTarget(targets_rad[n : n + N_ARM])
+            arms = self.robot.arm_target(targets_rad[n:])
             self.env.tick(WholeBodyAction(arms, LocoCommand(height_m=self.robot.nominal_height_m)))
             self._ticks += 1
             self._look()

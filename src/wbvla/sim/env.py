@@ -16,7 +16,7 @@ from wbvla.robots import get_robot
 from wbvla.sim.body import WholeBodySim
 from wbvla.sim.plant import TICK_S, Plant
 from wbvla.sim.tasks import get_task
-from wbvla.types import Observation, WholeBodyAction
+from wbvla.types import Observation, WholeBodyAction, check_pictures
 
 SETTLE_TICKS = 26  # 0.52 s of standing before the first observation
 VIDEO_SIZE = (480, 360)
@@ -27,11 +27,12 @@ class TaskEnv:
 
     Args:
         task, robot: names.
-        image_size: side of the square head picture in pixels; 0 draws nothing and gives empty pictures.
+        image_size: side of the square pictures in pixels; 0 draws nothing and gives an empty head picture.
         controller: the legs' controller; None uses the one shipped for the robot.
         camera_delay_s: bounds of the picture's age, drawn uniformly per episode.
         control_delay_steps: ticks between the legs' decision and its effect.
         unseen: the task's axes of variation that are drawn from their unseen ranges.
+        pictures: what else is taken with the head picture, see wbvla.types.PICTURES.
     """
 
     def __init__(
@@ -43,7 +44,9 @@ class TaskEnv:
         camera_delay_s: tuple[float, float] = (0.03, 0.07),
         control_delay_steps: int = 1,
         unseen: tuple[str, ...] = (),
+        pictures: tuple[str, ...] = (),
     ) -> None:
+        check_pictures(pictures)
         if controller is None:
             from wbvla.lmo.controller import shipped_controller
 
@@ -51,7 +54,7 @@ class TaskEnv:
         self.task, self.robot, self.image_size = get_task(task), get_robot(robot), image_size
         self.plant = Plant(self.robot, self.task)
         self.body = WholeBodySim(self.plant, controller, control_delay_steps)
-        self._camera_delay_s, self._unseen = camera_delay_s, unseen
+        self._camera_delay_s, self._unseen, self.pictures = camera_delay_s, unseen, pictures
 
     def reset(self, seed: int, **fixed: float) -> Observation:
         """Start the episode of this seed, let the robot settle for half a second, and look.
@@ -107,7 +110,8 @@ class TaskEnv:
         else:
             image = np.zeros((0, 0, 3), np.uint8)
         state = self.plant.proprioception().to_state(self.body.last.loco)
-        return Observation(image, state, self.task.text, captured * TICK_S)
+        others = {name: self.plant.picture(name, self.image_size, qpos) for name in self.pictures}
+        return Observation(image, state, self.task.text, captured * TICK_S, others)
 
     def info(self) -> dict[str, Any]:
         """Return the verdict: success, fallen, done, failure ("", "fall", "drop", "timeout"), subgoals, t_s."""

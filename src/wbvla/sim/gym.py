@@ -1,6 +1,7 @@
 """Gymnasium face of TaskEnv: `gymnasium.make("wbvla/BoxLoading-v0")` after importing this module.
 
-In: actions (20,) float32. Out: {"image": uint8 (S, S, 3), "state": float32 (68,)}, reward 1 at success.
+In: actions (20,) float32. Out: {"image": uint8 (S, S, 3), "state": float32 (68,)} and the pictures
+that were asked for, reward 1 at success.
 `LeRobotView` is the same under the names that LeRobot's evaluation wants.
 """
 
@@ -40,6 +41,7 @@ class WbvlaEnv(gymnasium.Env):
             {
                 "image": spaces.Box(0, 255, (size, size, 3), np.uint8),
                 "state": spaces.Box(-np.inf, np.inf, (2 * len(robot.joints) + 10,), np.float32),
+                **{name: _space(name, size) for name in self.inner.pictures},
             }
         )
 
@@ -66,11 +68,17 @@ class WbvlaEnv(gymnasium.Env):
 
     @staticmethod
     def _pack(observation) -> dict[str, np.ndarray]:
-        return {"image": observation.image, "state": observation.state}
+        return {"image": observation.image, "state": observation.state, **observation.pictures}
+
+
+def _space(name: str, size: int) -> spaces.Box:
+    if name == "head_depth":
+        return spaces.Box(0, np.iinfo(np.uint16).max, (size, size, 1), np.uint16)
+    return spaces.Box(0, 255, (size, size, 3), np.uint8)
 
 
 class LeRobotView(gymnasium.Wrapper):
-    """One task as LeRobot's evaluation looks at it: {"pixels": {"head"}, "agent_pos"}, `is_success` in every info.
+    """One task as LeRobot's evaluation looks at it: {"pixels": {"head", ...}, "agent_pos"}, `is_success` in every info.
 
     Args:
         env: a WbvlaEnv.
@@ -85,7 +93,8 @@ class LeRobotView(gymnasium.Wrapper):
         task, space = env.unwrapped.inner.task, env.observation_space
         self.task, self.task_description, self._split = task.name, task.text, split
         self._max_episode_steps = round(task.time_limit_s * FPS)  # LeRobot asks for it by this name
-        pixels = spaces.Dict({"head": space["image"]})
+        self._pictures = env.unwrapped.inner.pictures
+        pixels = spaces.Dict({"head": space["image"], **{name: space[name] for name in self._pictures}})
         self.observation_space = spaces.Dict({"pixels": pixels, "agent_pos": space["state"]})
 
     @classmethod
@@ -105,9 +114,9 @@ class LeRobotView(gymnasium.Wrapper):
         observation, reward, ended, cut, info = self.env.step(action)
         return self._rename(observation), reward, ended, cut, {**info, "is_success": info["success"]}
 
-    @staticmethod
-    def _rename(observation: dict[str, np.ndarray]) -> dict:
-        return {"pixels": {"head": observation["image"]}, "agent_pos": observation["state"]}
+    def _rename(self, observation: dict[str, np.ndarray]) -> dict:
+        pixels = {"head": observation["image"], **{name: observation[name] for name in self._pictures}}
+        return {"pixels": pixels, "agent_pos": observation["state"]}
 
 
 def environment_id(task: str) -> str:

@@ -21,6 +21,10 @@ TIMESTEP_S = 0.0025
 STEPS_PER_TICK = 8
 TICK_S = TIMESTEP_S * STEPS_PER_TICK
 
+WRIST_NEAREST_M = 0.01
+# Intel's D435i: the depth lens sees 87 x 58 degrees, and nothing nearer than this.
+DEPTH_HALF_WIDTH, DEPTH_HALF_HEIGHT, DEPTH_NEAREST_M = np.tan(np.radians(87.0 / 2)), np.tan(np.radians(58.0 / 2)), 0.28
+
 
 class Plant:
     """MuJoCo model and data of one robot in one task's scene."""
@@ -113,8 +117,37 @@ class Plant:
         noise = 255 * self.camera_noise * rng.standard_normal(picture.shape, np.float32)
         return np.clip(picture + noise, 0, 255).astype(np.uint8)
 
+    def picture(self, name: str, size: int, qpos: np.ndarray | None = None) -> np.ndarray:
+        """Return one of wbvla.types.PICTURES, now or at an earlier qpos (nq,).
+
+        Returns:
+            left_wrist, right_wrist: colour (size, size, 3) uint8.
+            head_depth: (size, size, 1) uint16 mm along the optical axis, aligned with the head's colour picture pixel
+            by pixel; 0 where the depth lens gives nothing: outside its field of view, too near, or beyond 65 m.
+        """
+        if name != "head_depth":
+            sight = self.model.vis.map
+            usual, sight.znear = sight.znear, WRIST_NEAREST_M / self.model.stat.extent  # or the hand would be cut away
+            try:
+                return self.render_from(name, size, size, qpos)
+            finally:
+                sight.znear = usual
+        renderer = self._scene("head", size, size, qpos)
+        renderer.enable_depth_rendering()
+        depth_m = renderer.render().copy()
+        renderer.disable_depth_rendering()
+        slope = (2 * np.arange(size) + 1 - size) / size * np.tan(np.radians(self.robot.camera.fovy_deg / 2))
+        seen = (np.abs(slope)[:, None] <= DEPTH_HALF_HEIGHT) & (np.abs(slope) <= DEPTH_HALF_WIDTH)
+        mm = np.rint(1000 * depth_m)
+        seen &= (depth_m >= DEPTH_NEAREST_M) & (mm <= np.iinfo(np.uint16).max)
+        return np.where(seen, mm, 0).astype(np.uint16)[..., None]
+
     def render_from(self, camera: str, width: int, height: int, qpos: np.ndarray | None = None) -> np.ndarray:
         """Return the picture (height, width, 3) uint8 of a named camera; no shadows, no multisampling."""
+        return self._scene(camera, width, height, qpos).render().copy()
+
+    def _scene(self, camera: str, width: int, height: int, qpos: np.ndarray | None) -> mujoco.Renderer:
+        """Return a renderer that is ready to draw."""
         # A scratch copy of the pose: drawing never touches the simulated state.
         self._view.qpos[:] = self.data.qpos if qpos is None else qpos
         mujoco.mj_kinematics(self.model, self._view)
@@ -124,7 +157,7 @@ class Plant:
         renderer.update_scene(self._view, camera, self._look)
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
-        return renderer.render().copy()
+        return renderer
 
     def _renderer(self, width: int, height: int) -> mujoco.Renderer:
         if (width, height) not in self._renderers:

@@ -177,7 +177,9 @@ def _recipe(cfg: Pretrain | Finetune) -> VlaConfig:
     from wbvla.robots import get_robot
     from wbvla.types import state_names
 
-    return replace(get_vla_recipe(cfg.recipe), state_dim=len(state_names(get_robot(cfg.robot).joints)))
+    robot = get_robot(cfg.robot)
+    size = {"state_dim": len(state_names(robot.joints)), "masked_actions": robot.masked_actions}
+    return replace(get_vla_recipe(cfg.recipe), **size)
 
 
 def _with_codes(config: VlaConfig, labels: Labels) -> VlaConfig:

@@ -34,17 +34,17 @@ PUBLISHED_IDS = {
     "airbot": 18,
 }
 FREE_ID = 30  # released weights use those below
-PROJECT_IDS = {"g1": 30, "x2": 31}  # this project's humanoids
+PROJECT_IDS = {"g1": 30, "x2": 31, "g1-gripper": 32, "x2-gripper": 33}  # this project's humanoids
 
 
-def robot_facts(robot: str) -> dict[str, Any]:
+def robot_facts(robot: str, masked_actions: tuple[int, ...]) -> dict[str, Any]:
     """Return what a recording of a humanoid says of its domain: name, id, action space, actions it does not have.
 
     A robot that is in no table has a number made of its name, the same on every machine.
     """
     other = 1000 + zlib.crc32(robot.encode()) % 1_000_000
     facts = {"name": domain_name(robot), "id": PROJECT_IDS.get(robot, other), "action": "whole_body"}
-    return {**facts, "masked_actions": [14, 15]}  # no robot here has grippers
+    return {**facts, "masked_actions": list(masked_actions)}
 
 
 def domain_name(robot: str) -> str:

@@ -82,7 +82,7 @@ def _to_poses(root: str, features: dict, robot: Robot) -> tuple[Columns, list[st
     }
     if rest:
         added[REST] = (action[:, rest], _feature([action_names[i] for i in rest]))
-    facts = {**robot_facts(f"{robot.name}_ee6d"), "action": "ee6d", "masked_actions": []}
+    facts = {**robot_facts(f"{robot.name}_ee6d", ()), "action": "ee6d"}
     return added, ["action", "observation.state"], facts
 
 
@@ -113,7 +113,7 @@ def _to_joints(root: str, features: dict, robot: Robot) -> tuple[Columns, list[s
         "action": (np.concatenate(parts, axis=1).astype(np.float32), _feature(names)),
         "observation.state": (state, _feature(state_names)),
     }
-    facts = robot_facts(robot.name)
+    facts = robot_facts(robot.name, robot.masked_actions)
     if names != action_names(robot.arm_joints):
         facts |= {"action": "auto", "masked_actions": []}
     return added, removed, facts

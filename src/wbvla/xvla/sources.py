@@ -64,7 +64,8 @@ def describe(source: Source, known: dict[str, Domain]) -> tuple[str, Domain]:
         taken = {domain.id for domain in known.values()}
         free = next(i for i in range(FREE_ID, FREE_ID + len(taken) + 1) if i not in taken)
         wanted = known[name].id if name in known else PUBLISHED_IDS.get(name, free)
-    cameras = tuple(key.removeprefix(IMAGES) for key, feature in features.items() if feature["dtype"] == "video")
+    colour = [k for k, v in features.items() if v["dtype"] == "video" and not (v.get("info") or {}).get("is_depth_map")]
+    cameras = tuple(key.removeprefix(IMAGES) for key in colour)
     if not cameras or ACTION not in features:
         raise ValueError(
             f"{source.dataset}: got features {', '.join(features)}, expected {ACTION} and a camera's video"
