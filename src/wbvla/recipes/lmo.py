@@ -144,7 +144,6 @@ def lmo_g1_stage2() -> LmoConfig:
         LmoConfig(),
         worlds=256,
         steps_per_update=64,
-        history=4,
         desired_kl=0.01,
         variants=32,
         friction=(0.4, 1.5),
