@@ -59,6 +59,7 @@ class CartState:
     Attributes:
         t_s: time since reset.
         pelvis_m: position (3,). yaw_rad, tilt_rad: its heading and lean.
+        torso_m: position (3,). torso_rotation: R_world_torso (3, 3).
         cart_m: handle centre (2,) on the floor plane. cart_yaw_rad: the cart's heading. cart_m_s: its speed.
         handle_m: height of the handle panel's middle.
         palm_m: centres of the left and right palm (2, 3).
@@ -69,6 +70,8 @@ class CartState:
     pelvis_m: np.ndarray
     yaw_rad: float
     tilt_rad: float
+    torso_m: np.ndarray
+    torso_rotation: np.ndarray
     cart_m: np.ndarray
     cart_yaw_rad: float
     cart_m_s: float
@@ -163,6 +166,8 @@ class CartPushing:
             pelvis_m=pelvis,
             yaw_rad=yaw,
             tilt_rad=tilt,
+            torso_m=data.body("torso_link").xpos.copy(),
+            torso_rotation=data.body("torso_link").xmat.reshape(3, 3).copy(),
             cart_m=data.xpos[cart, :2].copy(),
             cart_yaw_rad=float(data.joint("cart_yaw").qpos[0]),
             cart_m_s=float(np.hypot(data.joint("cart_x").qvel[0], data.joint("cart_y").qvel[0])),
