@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import numpy as np
 
 from wbvla.robots.base import Robot
 from wbvla.sim.operator.hands import Hands
-from wbvla.sim.operator.motion import PERIOD_S, MinimumJerk, TernaryFlag, wrap
+from wbvla.sim.operator.motion import PERIOD_S, STRIDE_S, MinimumJerk, Walker, wrap
 from wbvla.sim.tasks.cart_pushing import HANDLE_HALF_M, LINE_M, CartState
 from wbvla.types import ArmTarget, LocoCommand, WholeBodyAction
 
@@ -15,12 +17,10 @@ REACH_M = (0.28, 0.41)  # and while they push: the hands stay on the handle whil
 PRESS_M, READY_M = 0.03, 0.03  # palms aim behind the handle's face; nearer than that to their place they are up
 STOP_S = 0.8  # from the last step to the hands' leaving the handle
 STANDOFF_M = 0.75  # pelvis behind the handle before it walks on with the palms up
-LATERAL_OK_M, HEADING_OK_RAD = 0.13, 0.20  # near enough to push, a little more than what raises a flag
-LOST_M, TOO_CLOSE_M = 0.25, 0.60  # off the cart's axis, and so far from its handle: align again; nearer: back off
-TURN_FIRST_RAD = 0.35
-STEER_MOST_RAD = 0.06  # robot to cart while pushing: both palms are to stay on
-# Errors at which a flag is raised and dropped. Legs go on for a third of a second: it is dropped before they are there.
-AHEAD_M, ASIDE_M, TURN_RAD = (0.15, 0.10), (0.12, 0.09), (0.16, 0.12)
+AT_M, AT_RAD = 0.12, 0.16  # near enough to push; on the way the legs correct the rest
+LOST_M, GONE_M = 0.20, 0.60  # off the cart's axis, and so far from its handle: align again
+# Robot to cart: most that it steers by, and when it turns. Both palms are to stay on.
+STEER_MOST_RAD, TURN_RAD = 0.06, 0.08
 
 
 class CartOperator:
@@ -45,27 +45,28 @@ class CartOperator:
         """Begin a new episode."""
         self._standoff_m = STANDOFF_M + rng.uniform(-0.03, 0.03)
         self._stop_m = LINE_M + rng.uniform(-0.05, 0.05)
-        self._flags = [TernaryFlag(*errors) for errors in (AHEAD_M, ASIDE_M, TURN_RAD)]
+        self._walker = Walker(self.robot.name, on_rad=TURN_RAD)
         self._hands.reset()
-        self._aligned = self._retreating = False
+        self._places_seen: deque[np.ndarray] = deque(maxlen=round(STRIDE_S / PERIOD_S))
+        self._aligned = False
         self._stood_s = 0.0
         self._arms, self._down = self._rest, None
 
     def act(self, state: CartState) -> WholeBodyAction:
         """Return the action for the next 50 ms; call at 20 Hz."""
+        self._walker.see(state)
         self._hands.see(state)
-        behind, beside = _in_cart(state)
+        self._places_seen.append(_in_cart(state))
         raised = self._raised(state)
         was_aligned = self._aligned
-        self._update_phase(state, behind, beside, bool(np.abs(self._hands.place - raised).max() < READY_M))
+        self._update_phase(state, bool(np.abs(self._hands.place - raised).max() < READY_M))
         if self._stood_s > 0.0:
-            errors = 0.0, 0.0, 0.0
+            stand = self._walker.pose
         elif self._aligned:
-            errors = 1.0, -beside, self._steer(state)
+            stand = self._push(state)
         else:
-            errors = self._align(state, behind, beside)
-        flags = (flag.update(error) for flag, error in zip(self._flags, errors))
-        loco = LocoCommand(*flags, self.robot.nominal_height_m)
+            stand = self._behind(state)
+        loco = LocoCommand(*self._walker.flags(*stand), self.robot.nominal_height_m)
         if self._down is None:
             palms = self._on_handle(state) if self._aligned else raised
             self._arms = self._hands.step(palms, self._aligned != was_aligned, self._aligned, 0.0, 0.0)
@@ -88,39 +89,36 @@ class CartOperator:
         palms[:, 0] = np.clip(palms[:, 0], *REACH_M)
         return palms
 
-    def _update_phase(self, state: CartState, behind: float, beside: float, ready: bool) -> None:
+    def _update_phase(self, state: CartState, ready: bool) -> None:
         if state.cart_m[0] > self._stop_m or self._stood_s > 0.0:
             self._stood_s += PERIOD_S
             if self._stood_s > STOP_S and self._down is None:
                 self._down = MinimumJerk(self._arms, self._rest)
-            return
-        if self._aligned:
-            self._aligned = abs(beside) < LOST_M or behind < TOO_CLOSE_M
+        elif not self._aligned:
+            self._aligned = ready and self._walker.at(*self._behind(state), AT_M, AT_RAD)
         else:
-            facing = abs(wrap(state.cart_yaw_rad - state.yaw_rad)) < HEADING_OK_RAD
-            self._aligned = ready and facing and abs(beside) < LATERAL_OK_M
-        if self._aligned or behind > self._standoff_m:
-            self._retreating = False
-        elif behind < TOO_CLOSE_M:
-            self._retreating = True
+            behind, beside = np.mean(self._places_seen, axis=0)
+            self._aligned = bool(abs(beside) < LOST_M or behind < GONE_M)
 
-    def _align(self, state: CartState, behind: float, beside: float) -> tuple[float, float, float]:
-        """Face along the cart first, then step aside and ahead, no nearer than the stand-off; back off if too near."""
-        turn = wrap(state.cart_yaw_rad - state.yaw_rad)
-        if abs(turn) > TURN_FIRST_RAD:
-            return 0.0, 0.0, turn
-        if self._retreating:
-            return -1.0, 0.0, turn
-        return behind - self._standoff_m, -beside, turn
+    def _behind(self, state: CartState) -> tuple[float, float, float]:
+        """Return where to stand, and how, before the hands go to the handle."""
+        yaw = state.cart_yaw_rad
+        x, y = state.cart_m - self._standoff_m * np.array([np.cos(yaw), np.sin(yaw)])
+        return x, y, yaw
 
-    def _steer(self, state: CartState) -> float:
-        """How far to turn so that the cart comes back to its first line and both palms stay on it, rad."""
-        off = wrap(-0.4 * state.cart_m[1] - state.cart_yaw_rad)
-        return wrap(state.cart_yaw_rad + np.clip(off, -STEER_MOST_RAD, STEER_MOST_RAD) - state.yaw_rad)
+    def _push(self, state: CartState) -> tuple[float, float, float]:
+        """Return a place ahead: on the cart's axis, with a heading that keeps the cart on its first line."""
+        x, y, yaw = self._walker.pose
+        beside = np.mean(self._places_seen, axis=0)[1]
+        cart_yaw = state.cart_yaw_rad
+        steer = np.clip(wrap(-0.4 * state.cart_m[1] - cart_yaw), -STEER_MOST_RAD, STEER_MOST_RAD)
+        x += np.cos(yaw) + np.sin(cart_yaw) * beside
+        y += np.sin(yaw) - np.cos(cart_yaw) * beside
+        return x, y, cart_yaw + float(steer)
 
 
-def _in_cart(state: CartState) -> tuple[float, float]:
-    """How far the pelvis is behind the handle and left of the cart's axis, m."""
+def _in_cart(state: CartState) -> np.ndarray:
+    """How far the pelvis is behind the handle and left of the cart's axis, (2,), m."""
     c, s = np.cos(state.cart_yaw_rad), np.sin(state.cart_yaw_rad)
     dx, dy = state.pelvis_m[:2] - state.cart_m
-    return float(-(c * dx + s * dy)), float(-s * dx + c * dy)
+    return np.array([-(c * dx + s * dy), -s * dx + c * dy])
