@@ -39,7 +39,7 @@ class DemoBudget:
 
 
 def demo_full() -> DemoBudget:
-    """Return the budget of `make demo`: at most fifteen minutes on two cores."""
+    """Return the budget of `make demo`: about 16 minutes on two cores."""
     return DemoBudget(
         episodes=60,
         clips_loco=120,

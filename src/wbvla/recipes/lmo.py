@@ -174,8 +174,8 @@ def lmo_x2() -> LmoConfig:
 
 
 def lmo_x2_stage2() -> LmoConfig:
-    """Return the second stage: start it from a run of `lmo_x2`."""
-    return replace(lmo_g1_stage2(), heights_m=(0.45, 0.65))
+    """Return the second stage: start it from a run of `lmo_x2`, or from the G1's legs. The X2 steps on the spot."""
+    return replace(lmo_g1_stage2(), heights_m=(0.45, 0.65), shaping=ShapingConfig(rests=False))
 
 
 def lmo_g1_only_stage2() -> LmoConfig:
