@@ -24,11 +24,11 @@ text = config["text"] + "".join((pathlib.Path(i) / "text").read_text() for i in 
 with open(str(out) + ".runs", "a") as runs: runs.write("x")
 """
 FAIL = "import sys; print('getting ready'); sys.exit('wbvla: error: the disk is full')"
+pytestmark = pytest.mark.alone
+
 # Works in steps that it saves, continues from them, and ends cleanly on SIGINT; the last steps need MAY_FINISH.
 PATIENT = """
 import json, os, pathlib, signal, sys, time
-
-pytestmark = pytest.mark.alone
 out = pathlib.Path(json.loads(pathlib.Path(sys.argv[1]).read_text())["out"])
 steps = int(out.read_text()) if out.exists() else 0
 signal.signal(signal.SIGINT, lambda *_: sys.exit(130))

@@ -91,7 +91,7 @@ def connect(cfg: RunRobot, period_s: float) -> PolicyClient | HttpLink:
 
     if cfg.keys is not None:
         raise ValueError("keys: only go with tcp://; a token goes into the address, http://robot:TOKEN@HOST:PORT")
-    return HttpLink(cfg.server, robot_facts(cfg.robot)["id"], period_s)
+    return HttpLink(cfg.server, robot_facts(cfg.robot, ())["id"], period_s)
 
 
 def run_episode(

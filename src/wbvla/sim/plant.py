@@ -1,7 +1,7 @@
 """The simulated body and room: joint targets in; proprioception and pictures out.
 
 In: a Robot, a task that adds its scene, joint targets (J,) rad. Out: Proprioception, uint8 pictures, body poses.
-Physics runs at 400 Hz with the motors' PD inside; `tick` advances one 50 Hz control period. A sole that meets the floor
+Physics runs at 500 Hz with the motors' PD inside; `tick` advances one 50 Hz control period. A sole that meets the floor
 sinks in by as much as two physics steps allow: 4 mm here, 17 mm with the steps that suffice to train legs.
 """
 
@@ -17,8 +17,8 @@ import numpy as np
 from wbvla.robots.base import Robot
 from wbvla.types import Proprioception
 
-TIMESTEP_S = 0.0025
-STEPS_PER_TICK = 8
+TIMESTEP_S = 0.002
+STEPS_PER_TICK = 10
 TICK_S = TIMESTEP_S * STEPS_PER_TICK
 
 WRIST_NEAREST_M = 0.01

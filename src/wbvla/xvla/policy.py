@@ -154,7 +154,8 @@ def for_tasks(model: Xvla, robot: str, steps: int = 5) -> RobotPolicy:
     Raises:
         ValueError: the model does not know the robot, or not with whole-body actions, this state and a head camera.
     """
-    facts, n_state = robot_facts(robot), len(state_names(get_robot(robot).joints))
+    body = get_robot(robot)
+    facts, n_state = robot_facts(robot, body.masked_actions), len(state_names(body.joints))
     policy = RobotPolicy(model, facts["name"], steps)
     domain = policy.domain
     for what, got, expected in (
