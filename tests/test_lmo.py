@@ -258,6 +258,19 @@ def test_a_run_that_begins_with_another_keeps_its_history(tiny_run, tmp_path):
         assert facts["earlier"] == [{key: before[key] for key in ("robot", "steps", "recipe")}]
 
 
+def test_what_is_no_run_of_the_legs_is_refused(tmp_path):
+    from wbvla.lmo.ppo import Trainer
+
+    trainer = Trainer(ROBOT, get_recipe("lmo_g1_tiny"), 0, 1)
+    for use in (trainer.begin_with, trainer.load):
+        with pytest.raises(ValueError, match=r"no checkpoint in .*expected the --out folder of"):
+            use(tmp_path / "nothing")
+    (tmp_path / "checkpoint.json").write_text('{"kind": "vla"}')
+    for use in (trainer.begin_with, trainer.load):
+        with pytest.raises(ValueError, match=r"its checkpoint is vla, expected the --out folder of"):
+            use(tmp_path)
+
+
 def test_networks_that_observe_more_begin_as_they_were(tmp_path):
     """What an earlier network did not observe it ignores, wherever the new terms lie."""
     pytest.importorskip("rsl_rl")

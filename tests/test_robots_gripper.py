@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from sim_world import StandStill
 from wbvla.robots import get_robot
 from wbvla.robots.gripper import FORCE_N, LEVER_M
 from wbvla.types import ArmTarget, LocoCommand, WholeBodyAction, state_names
@@ -16,19 +17,6 @@ from wbvla.sim.tasks.base import palm_geoms
 ROBOTS = ("g1", "x2")
 CUBE_M, CUBE_KG = 0.05, 0.3
 CORNERS = np.stack(np.meshgrid(*[[-1, 1]] * 3), -1).reshape(-1, 3)
-
-
-class StandStill:
-    """Legs that hold the default pose."""
-
-    def __init__(self, robot):
-        self.target = robot.array("default")[: robot.n_lmo]
-
-    def reset(self):
-        pass
-
-    def step(self, command, body):
-        return self.target
 
 
 def with_command(robot, grippers):
@@ -96,7 +84,7 @@ def test_it_opens_and_closes_to_the_command_and_is_felt(name):
     robot = get_robot(f"{name}-gripper")
     plant = Plant(robot, get_task("cart-pushing"))
     plant.reset(-1.2, 0.0, 0.0)
-    body = WholeBodySim(plant, StandStill(robot))
+    body = WholeBodySim(plant, StandStill(robot.name))
     rest = robot.arm_target(with_command(robot, np.zeros(2))[robot.n_lmo :]).positions_rad
     for grippers in ((1.0, 0.0), (0.5, 1.0)):
         for _ in range(50):
@@ -179,7 +167,7 @@ def test_legs_of_the_robot_carry_its_grippers():
 def test_where_there_is_none_the_action_stays_masked():
     from wbvla.sim.env import TaskEnv
 
-    env = TaskEnv("cart-pushing", "g1", image_size=0, controller=StandStill(get_robot("g1")))
+    env = TaskEnv("cart-pushing", "g1", image_size=0, controller=StandStill())
     env.reset(0)
     action = env.applied
     action[14:16] = 1.0

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from sim_world import StandStill
 from wbvla.robots import get_robot
 from wbvla.sim.body import ARM_RATE_RAD_S, WholeBodySim
 from wbvla.sim.env import TaskEnv
@@ -15,19 +16,6 @@ from wbvla.sim.plant import TICK_S, Plant
 from wbvla.sim.seeds import SPLITS, seeds_for
 from wbvla.sim.tasks import get_task
 from wbvla.types import ARM, FLAGS, ArmTarget, LocoCommand
-
-
-class StandStill:
-    """Legs that hold the default pose, for tests that end before the robot topples."""
-
-    def __init__(self):
-        self.target = get_robot("g1").array("default")[:15]
-
-    def reset(self):
-        pass
-
-    def step(self, command, body):
-        return self.target
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from sim_world import StandStill
 from wbvla.data.recorder import EpisodeRecorder
-from wbvla.robots import get_robot
 from wbvla.sim.env import TaskEnv
 from wbvla.sim.tasks.base import palm_geoms
 from wbvla.types import PICTURES
@@ -14,21 +14,8 @@ from wbvla.types import PICTURES
 SIZE = 96
 
 
-class StandStill:
-    """Legs that hold the default pose."""
-
-    def __init__(self, robot):
-        self.target = robot.array("default")[: robot.n_lmo]
-
-    def reset(self):
-        pass
-
-    def step(self, command, body):
-        return self.target
-
-
 def make(robot="g1", **arguments):
-    env = TaskEnv("box-loading", robot, image_size=SIZE, controller=StandStill(get_robot(robot)), **arguments)
+    env = TaskEnv("box-loading", robot, image_size=SIZE, controller=StandStill(robot), **arguments)
     try:
         env.reset(0)
     except ValueError as error:
@@ -124,7 +111,7 @@ def test_gymnasium_gives_them_by_name():
 
     from wbvla.sim.gym import LeRobotView
 
-    arguments = {"image_size": 48, "controller": StandStill(get_robot("g1"))}
+    arguments = {"image_size": 48, "controller": StandStill()}
     wrapped = gymnasium.make("wbvla/BoxLoading-v0", pictures=PICTURES, **arguments)
     observation, _ = wrapped.reset(seed=5)
     assert list(observation) == ["image", "state", *PICTURES] and wrapped.observation_space.contains(observation)

@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 import pytest
 
-from wbvla.robots import get_robot
+from sim_world import StandStill
 from wbvla.sim.env import TaskEnv
 from wbvla.sim.tasks import TASKS, get_task
 from wbvla.sim.tasks.base import Axis, draw
@@ -35,19 +35,6 @@ def episode(task):
     return digest.hexdigest()
 print(episode(sys.argv[1]))
 """
-
-
-class StandStill:
-    """Legs that hold the default pose, for tests that end before the robot topples or in which it stands far away."""
-
-    def __init__(self, robot="g1"):
-        self.target = get_robot(robot).array("default")[: get_robot(robot).n_lmo]
-
-    def reset(self):
-        pass
-
-    def step(self, command, body):
-        return self.target
 
 
 @pytest.fixture(scope="module", params=TASKS)

@@ -306,10 +306,14 @@ def _fitted(given: dict, own: dict, columns: list[list], outputs: tuple) -> dict
 
 
 def _read_facts(folder: Path) -> dict:
+    expected = "expected the --out folder of `wbvla lmo train`"
     try:
-        return json.loads((folder / "checkpoint.json").read_text())
+        facts = json.loads((folder / "checkpoint.json").read_text())
     except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(f"no checkpoint in {folder}: expected the --out folder of `wbvla lmo train`") from None
+        raise ValueError(f"no checkpoint in {folder}: {expected}") from None
+    if facts.get("kind") != "lmo-checkpoint":
+        raise ValueError(f"{folder}: its checkpoint is {facts.get('kind', 'of no kind')}, {expected}")
+    return facts
 
 
 def recipe_of(folder: Path, name: str) -> LmoConfig:
