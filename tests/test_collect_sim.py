@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from wbvla.collect import sim
-from wbvla.collect.sim import NUDGE_N, NUDGE_NM, Attempt, CollectSim, Nudges, episode_seed, run
+from wbvla.collect.sim import SLIP_WAYS, Attempt, CollectSim, Slips, episode_seed, run
 from wbvla.collect.workers import Workers
 from wbvla.data.frames import FrameCache
+from wbvla.types import LocoCommand
 
 FACTS = {"by": "test"}
 
@@ -100,28 +101,38 @@ def test_seeds_stay_in_their_split_and_blocks_keep_apart() -> None:
         episode_seed(config(Path("x"), split="exam"), 0)
 
 
-class Pushed:
-    """Stands in for a plant: knows what pushes it."""
+class Walked:
+    """Stands in for the legs: knows where it was sent."""
 
-    def push(self, wrench: np.ndarray) -> None:
-        self.wrench = wrench
+    def __init__(self) -> None:
+        self.sent: list[tuple[int, int, int]] = []
+
+    def reset(self) -> None:
+        """Nothing to forget."""
+
+    def step(self, loco: LocoCommand, body: object) -> np.ndarray:
+        self.sent.append((loco.s_x, loco.s_y, loco.s_psi))
+        return np.zeros(15)
 
 
-def test_nudges_are_moments_of_bounded_force_with_rest_between() -> None:
+def test_slips_are_moments_aside_or_turning_with_obedience_between() -> None:
     def history(rate_hz: float) -> np.ndarray:
-        plant = Pushed()
-        nudges, wrenches = Nudges(plant, np.random.default_rng(0), rate_hz), []
-        for _ in range(20 * 600):
-            nudges.step()
-            wrenches.append(plant.wrench)
-        return np.array(wrenches)
+        legs = Walked()
+        slips = Slips(legs)
+        slips.reset()
+        slips.begin(np.random.default_rng(0), rate_hz)
+        for _ in range(50 * 600):
+            slips.step(LocoCommand(1, 0, 0), None)
+        slips.reset()
+        slips.step(LocoCommand(1, 0, 0), None)
+        assert legs.sent[-1] == (1, 0, 0)  # a new episode begins without
+        return np.array(legs.sent)
 
-    wrenches = history(0.3)
-    assert not history(0.0).any()
-    assert not wrenches[:, 2:5].any()
-    assert 0.9 * NUDGE_N < np.abs(wrenches[:, :2]).max() <= NUDGE_N
-    assert 0.9 * NUDGE_NM < np.abs(wrenches[:, 5]).max() <= NUDGE_NM
-    assert 0.1 < (wrenches[:, 5] != 0).mean() < 0.25  # 0.3 a second, 0.65 s long on average
+    assert not history(0.0)[:, 1:].any()
+    sent = history(0.3)
+    astray = sent[:, 1:].any(1)
+    assert (sent[:, 0] == 1).all() and set(map(tuple, sent[astray, 1:])) == set(SLIP_WAYS)
+    assert 0.1 < astray.mean() < 0.2  # 0.3 a second, 0.55 s long on average
 
 
 def test_bad_numbers_are_refused() -> None:

@@ -72,6 +72,29 @@ def test_the_last_command_is_invisible_when_always_dropped(model):
     assert torch.equal(*answers)
 
 
+def test_flags_are_drawn_from_their_distribution_once_a_chunk(model):
+    n, chances = 2000, torch.tensor([0.2, 0.5, 0.3])
+    batch = batch_of(1)
+    state = batch["state"] + torch.randn(n, 1, generator=torch.Generator().manual_seed(0))
+    decode = model.decoder.forward
+
+    def even(*args):
+        chunk = decode(*args)
+        return chunk._replace(flag_logits=chances.log().expand_as(chunk.flag_logits))
+
+    model.decoder.forward = even
+    try:
+        flags = model(batch["images"].expand(n, -1, -1, -1), batch["tokens"].expand(n, -1), state).actions[..., FLAGS]
+    finally:
+        del model.decoder.forward
+    assert (flags == flags[:, :1]).all()
+    for axis in range(3):
+        shares = torch.stack([(flags[:, 0, axis] == value).float().mean() for value in (-1, 0, 1)])
+        torch.testing.assert_close(shares, chances, atol=0.04, rtol=0.0)
+    both = (flags[:, 0, 0] == 0) & (flags[:, 0, 1] == 0)
+    assert abs(float(both.float().mean()) - 0.25) < 0.04  # each axis draws for itself
+
+
 def test_flags_are_ternary_and_statistics_come_back_in_physical_units():
     torch.manual_seed(0)
     model = WholeBodyVla(SMALL).eval()

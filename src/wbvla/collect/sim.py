@@ -20,11 +20,13 @@ import numpy as np
 from wbvla.collect.workers import Workers
 from wbvla.data.progress import Progress
 from wbvla.sim.listing import choose_tasks
-from wbvla.types import Observation, check_pictures
+from wbvla.types import LocoCommand, Observation, Proprioception, check_pictures
 
 FPS = 20
-NUDGE_S, NUDGE_N, NUDGE_NM = (0.3, 1.0), 30.0, 8.0  # how long, how hard aside, how hard around the vertical
+SLIP_S = (0.3, 0.8)  # how long the legs go another way than they are told
+SLIP_WAYS = [(aside, turn) for aside in (-1, 0, 1) for turn in (-1, 0, 1) if aside or turn]
 MAX_IMAGE_PX = 480  # what the simulator's frame buffer holds
+TICK_S = 0.02
 CAMERA_DELAY_S = (0.03, 0.07)
 CONTROL_DELAY_STEPS = 1
 
@@ -44,7 +46,7 @@ class CollectSim:
         seed: where in the split to begin; different seeds give different episodes.
         split: whose episode seeds: train, validation or test.
         pictures: what is recorded beside the head images, of the same size: head_depth, left_wrist, right_wrist.
-        nudges_hz: how often somebody bumps into the robot, per second of the episode; see `Nudges`.
+        slips_hz: how often the legs go astray, per second of the episode; see `Slips`.
         json: file for the counts.
     """
 
@@ -57,7 +59,7 @@ class CollectSim:
     seed: int = 0
     split: str = "train"
     pictures: tuple[str, ...] = ()
-    nudges_hz: float = 0.3
+    slips_hz: float = 0.3
     json: str | None = None
 
     def __post_init__(self) -> None:
@@ -68,8 +70,8 @@ class CollectSim:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected at least {least}")
         if self.image_size % 2 or self.image_size > MAX_IMAGE_PX:
             raise ValueError(f"image_size: got {self.image_size}, expected an even number up to {MAX_IMAGE_PX}")
-        if not 0.0 <= self.nudges_hz <= 2.0:
-            raise ValueError(f"nudges_hz: got {self.nudges_hz}, expected 0 to 2 per second")
+        if not 0.0 <= self.slips_hz <= 2.0:
+            raise ValueError(f"slips_hz: got {self.slips_hz}, expected 0 to 2 per second")
 
 
 @dataclass
@@ -133,7 +135,7 @@ def collect(cfg: CollectSim, attempt: Callable[[CollectSim, int], Attempt], fact
 
     started = time.monotonic()
     robot, text = get_robot(cfg.robot), get_task(cfg.task).text
-    facts = {"simulated": cfg.task, "split": cfg.split, "seed": cfg.seed, "nudges_hz": cfg.nudges_hz, **facts}
+    facts = {"simulated": cfg.task, "split": cfg.split, "seed": cfg.seed, "slips_hz": cfg.slips_hz, **facts}
     saved = saved_episodes(cfg.out, provenance_of(robot, FPS, cfg.image_size, text, facts))
     failures: Counter[str] = Counter()
     if len(saved) < cfg.episodes:
@@ -215,28 +217,38 @@ def _record(recorder, results: _InOrder, cfg: CollectSim) -> Counter[str]:
     return failures
 
 
-class Nudges:
-    """Somebody bumps into the robot now and then: a level force and a vertical torque on the pelvis for a moment.
+class Slips:
+    """Legs that now and then, for a moment, step aside or turn instead of what they are told.
 
     The operator only ever sees small errors, because it corrects them at once; a policy that learned from such
-    recordings alone knows no way back from a large one. Nudges make large errors without a single wrong action in the
+    recordings alone knows no way back from a large one. Slips make large errors without a single wrong command in the
     recording (noise injection into demonstrations, DART: Laskey et al. 2017).
+
+    Args:
+        legs: the controller between slips, and behind them.
     """
 
-    def __init__(self, plant, rng: np.random.Generator, rate_hz: float) -> None:
-        self._plant, self._rng, self._rate_hz, self._left_s = plant, rng, rate_hz, 0.0
+    def __init__(self, legs) -> None:
+        self._legs, self._rng, self._rate_hz, self._left_s = legs, np.random.default_rng(0), 0.0, 0.0
 
-    def step(self) -> None:
-        """Begin, keep on or end; call once per 50 ms."""
-        self._left_s -= 1 / FPS
+    def reset(self) -> None:
+        """Forget the past; no slips until `begin`."""
+        self._legs.reset()
+        self._rate_hz = self._left_s = 0.0
+
+    def begin(self, rng: np.random.Generator, rate_hz: float) -> None:
+        """Slip from now on, so often a second on average."""
+        self._rng, self._rate_hz = rng, rate_hz
+
+    def step(self, loco: LocoCommand, body: Proprioception) -> np.ndarray:
+        """Return the targets of the real legs; call at 50 Hz."""
+        self._left_s -= TICK_S
+        if self._left_s <= 0.0 and self._rng.random() < self._rate_hz * TICK_S:
+            self._left_s = self._rng.uniform(*SLIP_S)
+            self._aside, self._turn = self._rng.choice(SLIP_WAYS)
         if self._left_s > 0.0:
-            return
-        wrench = np.zeros(6)
-        if self._rng.random() < self._rate_hz / FPS:
-            self._left_s = self._rng.uniform(*NUDGE_S)
-            wrench[:2] = self._rng.uniform(-NUDGE_N, NUDGE_N, 2)
-            wrench[5] = self._rng.uniform(-NUDGE_NM, NUDGE_NM)
-        self._plant.push(wrench)
+            loco = replace(loco, s_y=int(self._aside), s_psi=int(self._turn))
+        return self._legs.step(loco, body)
 
 
 _ENVIRONMENTS: dict[CollectSim, tuple[Any, Any]] = {}  # this worker's environment and operator
@@ -245,6 +257,7 @@ _ENVIRONMENTS: dict[CollectSim, tuple[Any, Any]] = {}  # this worker's environme
 def simulate(cfg: CollectSim, seed: int) -> Attempt:
     """Let the scripted operator try one episode."""
     if cfg not in _ENVIRONMENTS:
+        from wbvla.lmo.controller import shipped_controller
         from wbvla.sim.env import TaskEnv
         from wbvla.sim.operator import get_operator
 
@@ -252,6 +265,7 @@ def simulate(cfg: CollectSim, seed: int) -> Attempt:
             cfg.task,
             cfg.robot,
             cfg.image_size,
+            controller=Slips(shipped_controller(cfg.robot)),
             camera_delay_s=CAMERA_DELAY_S,
             control_delay_steps=CONTROL_DELAY_STEPS,
             pictures=cfg.pictures,
@@ -260,7 +274,7 @@ def simulate(cfg: CollectSim, seed: int) -> Attempt:
     env, operator = _ENVIRONMENTS[cfg]
     observation = env.reset(seed)
     operator.reset(np.random.default_rng([seed, 1]))
-    nudges = Nudges(env.plant, np.random.default_rng([seed, 2]), cfg.nudges_hz)
+    env.body.controller.begin(np.random.default_rng([seed, 2]), cfg.slips_hz)
     start_s, result, info = env.t_s, Attempt(success=False), {"done": False}
     result.pictures = {name: [] for name in cfg.pictures}
     while not info["done"]:
@@ -270,7 +284,6 @@ def simulate(cfg: CollectSim, seed: int) -> Attempt:
         result.states.append(observation.state)
         result.t_capture_s.append(observation.t_capture_s - start_s)
         result.t_state_s.append(env.t_s - start_s)
-        nudges.step()
         observation, info = env.step(operator.act(env.privileged()).to_vector())
         result.actions.append(env.applied)
     if not info["success"]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from wbvla.sim.plant import Plant
 
-SAMPLES, SHADOW_PX = 4, 2048
+SAMPLES, SHADOW_PX, SLICES = 4, 2048, 28
 INSET, MARGIN, FRAME = 3, 8, 2  # the inset is a third of the height; pixels around it
 
 
@@ -28,6 +28,7 @@ class NiceCamera:
         plant.render(self._inset_px)  # its graphics context keeps the fast settings that the model has now
         model = plant.model
         model.vis.quality.offsamples, model.vis.quality.shadowsize = SAMPLES, SHADOW_PX
+        model.vis.quality.numslices, model.vis.quality.numstacks = SLICES, SLICES // 2
         model.vis.global_.offwidth, model.vis.global_.offheight = width, height
         model.light_castshadow[:] = True
         self._renderer = mujoco.Renderer(model, height, width)

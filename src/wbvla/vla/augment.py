@@ -1,6 +1,7 @@
 """Image augmentation for training. In: uint8 head images. Out: the same shape in float, shifted and recoloured.
 
-Shifts move the picture by a few pixels with replicated borders (about the error of a head mount); brightness and colour
+Shifts move the picture by a pixel with replicated borders (about the error of a head mount; more would hide from a
+walking robot which way it faces); brightness and colour
 change as lamps and white balance do. No flips and no rotations: left and right mean something to a walking robot.
 """
 

@@ -43,7 +43,7 @@ class VlaConfig:
     state_dropout: float = 0.3
     command_dropout: float = 1.0
     state_noise: float = 0.05
-    shift_px: int = 4
+    shift_px: int = 1
     brightness: float = 0.25
     colour: float = 0.1
     code_weight: float = 0.2

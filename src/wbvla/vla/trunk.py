@@ -1,8 +1,11 @@
 """The `tiny` trunk. In: head images and tokens. Out: hidden states of image tokens and of the code queries.
 
-Shape letters: B batch, P image tokens (image_size / 16, squared), W words, C code queries, D width, H heads.
+Shape letters: B batch, N tokens of the picture (image_size / 16, squared), P = N + 1 image tokens, W words, C code
+queries, D width, H heads.
 Sized for one CPU core: three strided convolutions leave 36 tokens at 96 px, and a short transformer mixes them with one
-text token and the queries. There is no dropout anywhere, so that a resumed run equals a straight one.
+text token and the queries. The last image token is a dense read-out of the others: where an edge lies to a fraction of
+a token is a sum over tokens, which attention learns late. There is no dropout anywhere, so that a resumed run equals a
+straight one.
 """
 
 from __future__ import annotations
@@ -48,9 +51,21 @@ class ConvStem(nn.Module):
         self.last = nn.Conv2d(64, width, 3, stride=2, padding=1)
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
-        """Return (B, P, D) for pixels scaled to about [-1, 1]."""
+        """Return (B, N, D), N tokens of 16 x 16 px each, for pixels scaled to about [-1, 1]."""
         x = F.gelu(self.middle(F.gelu(self.patch(pixels_BCHW))))
         return self.last(x).flatten(2).transpose(1, 2)
+
+
+class ReadOut(nn.Module):
+    """All image tokens, narrowed, to one more token by a dense layer."""
+
+    def __init__(self, tokens: int, width: int) -> None:
+        super().__init__()
+        self.narrow, self.out = nn.Linear(width, 16), nn.Linear(16 * tokens, width)
+
+    def forward(self, image_BND: Tensor) -> Tensor:
+        """Return (B, 1, D)."""
+        return self.out(F.gelu(self.narrow(image_BND)).flatten(1)).unsqueeze(1)
 
 
 class TextEncoder(nn.Module):
@@ -75,9 +90,10 @@ class TinyTrunk(nn.Module):
     def __init__(self, config: VlaConfig) -> None:
         super().__init__()
         d = config.width
-        self.n_image = (config.image_size // 16) ** 2
-        self.stem, self.text = ConvStem(d), TextEncoder(d)
-        self.image_positions = nn.Parameter(0.02 * torch.randn(self.n_image, d))
+        n_stem = (config.image_size // 16) ** 2
+        self.n_image = n_stem + 1
+        self.stem, self.read_out, self.text = ConvStem(d), ReadOut(n_stem, d), TextEncoder(d)
+        self.image_positions = nn.Parameter(0.02 * torch.randn(n_stem, d))
         self.queries = nn.Parameter(0.02 * torch.randn(config.n_codes, d))
         self.blocks = nn.ModuleList(Block(d, config.heads) for _ in range(config.layers))
         self.norm = nn.LayerNorm(d)
@@ -92,7 +108,7 @@ class TinyTrunk(nn.Module):
         pixels = images_BHWC.permute(0, 3, 1, 2).float() / 127.5 - 1.0
         image = self.stem(pixels) + self.image_positions
         queries = self.queries.expand(len(image), -1, -1)
-        x = torch.cat([image, self.text(tokens_BW), queries], dim=1)
+        x = torch.cat([image, self.read_out(image), self.text(tokens_BW), queries], dim=1)
         for block in self.blocks[:-1]:
             x = block(x, x.shape[1])
         # the last block refreshes the queries only: the image tokens cost most of the time and have been mixed
