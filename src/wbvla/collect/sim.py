@@ -167,12 +167,12 @@ def episode_seed(cfg: CollectSim, index: int) -> int:
 
 
 class _InOrder:
-    """Results of attempts in their order, a few of them computed ahead. Iterates over (index, seed, Attempt)."""
+    """Results of attempts in their order, some of them computed ahead. Iterates over (index, seed, Attempt)."""
 
     def __init__(self, workers: Workers, attempt: Callable, cfg: CollectSim, first: int) -> None:
         self._workers, self._attempt, self._cfg, self._next = workers, attempt, cfg, first
         self._ahead: deque = deque()
-        for _ in range(2 * cfg.workers):
+        for _ in range(8 * cfg.workers):  # enough to do while LeRobot is imported
             self._submit()
 
     def _submit(self) -> None:

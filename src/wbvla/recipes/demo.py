@@ -44,7 +44,7 @@ def demo_full() -> DemoBudget:
         episodes=60,
         clips_loco=120,
         clips_mani=80,
-        lam_steps=800,
+        lam_steps=600,
         pretrain_steps=700,
         finetune_steps=1600,
         trials=34,

@@ -13,7 +13,9 @@ from wbvla.sim.tasks.cart_pushing import HANDLE_HALF_M, LINE_M, CartState
 from wbvla.types import ArmTarget, LocoCommand, WholeBodyAction
 
 PALM_AHEAD_M, PALM_ASIDE_M = 0.36, 0.15  # palm centres in front of and beside the pelvis before they push
-REACH_M = (0.28, 0.41)  # and while they push: the hands stay on the handle while every stride goes a little to and fro
+# While they push, in the trunk frame: from the pelvis ahead, and off those places left and up. The hands stay on the
+# handle while every stride goes a little to and fro, but they hardly follow a trunk that leans: it would lean on.
+REACH_M, OFF_M = (0.28, 0.41), ((-0.06, -0.04), (0.06, 0.12))
 PRESS_M, READY_M = 0.03, 0.03  # palms aim behind the handle's face; nearer than that to their place they are up
 STOP_S = 0.8  # from the last step to the hands' leaving the handle
 STANDOFF_M = 0.75  # pelvis behind the handle before it walks on with the palms up
@@ -87,6 +89,8 @@ class CartOperator:
         aside = PALM_ASIDE_M * np.array([-s, c, 0.0])
         palms = self._hands.to_trunk(np.array([middle + aside, middle - aside]))
         palms[:, 0] = np.clip(palms[:, 0], *REACH_M)
+        level = self._raised(state)[:, 1:]
+        palms[:, 1:] = level + np.clip(palms[:, 1:] - level, *OFF_M)
         return palms
 
     def _update_phase(self, state: CartState, ready: bool) -> None:
