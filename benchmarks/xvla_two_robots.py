@@ -107,12 +107,12 @@ def _own_stage(name: str, verb: str, config: dict, output: str, after: tuple[str
 
 
 def adapt(config: dict) -> None:
-    """Train one model of 1.7 million numbers, of which one robot's are less than 1 %."""
+    """Train one model of 1.8 million numbers, of which one robot's are less than 1 %."""
     from wbvla.recipes.xvla import TRAINING_RECIPES, XVLA_RECIPES, xvla_pretrain_tiny, xvla_tiny_trunk
     from wbvla.xvla.adapt import Adapt, run
 
     def shape(domains):
-        return replace(xvla_tiny_trunk(domains), depth=5, prompt_tokens=8, time_dim=8)
+        return replace(xvla_tiny_trunk(domains), depth=6, prompt_tokens=8, time_dim=8)
 
     XVLA_RECIPES["two_robots"] = shape
     TRAINING_RECIPES["two_robots"] = lambda: replace(xvla_pretrain_tiny(), model="two_robots", batch=32)
