@@ -50,8 +50,8 @@ def demo_full() -> DemoBudget:
         trials=34,
         realtime_trials=3,
         legs_steps=20_000_000,
-        expected_s={"legs": 2400, "collect": 150, "clips": 40, "lam": 90, "label": 10, "pretrain": 60, "finetune": 150,
-                    "evaluate": 90, "realtime": 60},
+        expected_s={"legs": 2400, "collect": 260, "clips": 50, "lam": 70, "label": 20, "pretrain": 60, "finetune": 150,
+                    "evaluate": 110, "realtime": 70},
     )  # fmt: skip
 
 
