@@ -113,13 +113,12 @@ def _data(cfg: Demo, root: Path, budget: DemoBudget, legs: tuple[str, ...], outs
     from wbvla.collect.sim import CollectSim
     from wbvla.stages import Stage, wbvla_stage
 
-    half = max(1, cfg.workers // 2)  # the latent action models train beside the recording
     demonstrations = CollectSim(
         out=str(root / "dataset"),
         task=TASK,
         robot=ROBOT,
         episodes=budget.episodes,
-        workers=half,
+        workers=cfg.workers,
         image_size=IMAGE_SIZE,
         seed=cfg.seed,
     )
@@ -129,15 +128,15 @@ def _data(cfg: Demo, root: Path, budget: DemoBudget, legs: tuple[str, ...], outs
         "n_mani": budget.clips_mani,
         "size": IMAGE_SIZE,
         "seed": cfg.seed,
-        "workers": half,
+        "workers": cfg.workers,
     }
     title = f"record {budget.episodes} demonstrations"
     n_clips = budget.clips_loco + budget.clips_mani
     return [
         wbvla_stage("collect", title, "collect sim", asdict(demonstrations), ("dataset",), after=legs,
-                    outside=outside, cores=half, expected_s=budget.expected_s["collect"]),
+                    outside=outside, cores=cfg.workers, expected_s=budget.expected_s["collect"]),
         Stage("clips", f"film {n_clips} clips without actions", (sys.executable, "-c", _CLIPS, "{config}"), clips,
-              ("clips",), cores=half, expected_s=budget.expected_s["clips"]),
+              ("clips",), cores=cfg.workers, expected_s=budget.expected_s["clips"]),
     ]  # fmt: skip
 
 

@@ -39,7 +39,7 @@ class DemoBudget:
 
 
 def demo_full() -> DemoBudget:
-    """Return the budget of `make demo`: about 16 minutes on two cores."""
+    """Return the budget of `make demo`: about 17 minutes on two cores."""
     return DemoBudget(
         episodes=60,
         clips_loco=120,
@@ -50,7 +50,7 @@ def demo_full() -> DemoBudget:
         trials=34,
         realtime_trials=3,
         legs_steps=20_000_000,
-        expected_s={"legs": 2400, "collect": 260, "clips": 50, "lam": 70, "label": 20, "pretrain": 60, "finetune": 150,
+        expected_s={"legs": 2400, "collect": 210, "clips": 30, "lam": 70, "label": 25, "pretrain": 60, "finetune": 150,
                     "evaluate": 110, "realtime": 70},
     )  # fmt: skip
 
