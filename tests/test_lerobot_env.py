@@ -79,7 +79,7 @@ def test_environments_see_the_episodes_of_the_split_side_by_side():
     observation, *_, info = batch.step(actions)
     after, _ = direct.step(direct.applied)
     np.testing.assert_array_equal(observation["agent_pos"][1], after.state)
-    assert batch.call("_max_episode_steps") == (600, 600)
+    assert batch.call("_max_episode_steps") == (direct.task.time_limit_s * 20,) * 2
     assert info["is_success"].dtype == bool
     for one in envs.values():
         one[0].close()

@@ -15,7 +15,7 @@ from wbvla.types import ArmTarget, LocoCommand, WholeBodyAction
 PALM_AHEAD_M, PALM_ASIDE_M = 0.36, 0.15  # palm centres in front of and beside the pelvis before they push
 # While they push, in the trunk frame: from the pelvis ahead, and off those places left and up. The hands stay on the
 # handle while every stride goes a little to and fro, but they do not follow a trunk that leans far: it would lean on.
-REACH_M, OFF_M = (0.28, 0.41), ((-0.12, -0.06), (0.12, 0.25))
+REACH_M, OFF_M = (0.28, 0.41), ((-0.12, -0.06), (0.12, 0.15))
 PRESS_M, READY_M = 0.03, 0.03  # palms aim behind the handle's face; nearer than that to their place they are up
 STOP_S = 0.8  # from the last step to the hands' leaving the handle
 STANDOFF_M = 0.75  # pelvis behind the handle before it walks on with the palms up
