@@ -19,6 +19,7 @@ import numpy as np
 
 from wbvla.collect.workers import Workers
 from wbvla.data.progress import Progress
+from wbvla.lmo.odometry import STEP_S
 from wbvla.sim.listing import choose_tasks
 from wbvla.types import LocoCommand, Observation, Proprioception, check_pictures
 
@@ -26,7 +27,6 @@ FPS = 20
 SLIP_S = (0.3, 0.8)  # how long the legs go another way than they are told
 SLIP_WAYS = [(aside, turn) for aside in (-1, 0, 1) for turn in (-1, 0, 1) if aside or turn]
 MAX_IMAGE_PX = 480  # what the simulator's frame buffer holds
-TICK_S = 0.02
 CAMERA_DELAY_S = (0.03, 0.07)
 CONTROL_DELAY_STEPS = 1
 
@@ -242,8 +242,8 @@ class Slips:
 
     def step(self, loco: LocoCommand, body: Proprioception) -> np.ndarray:
         """Return the targets of the real legs; call at 50 Hz."""
-        self._left_s -= TICK_S
-        if self._left_s <= 0.0 and self._rng.random() < self._rate_hz * TICK_S:
+        self._left_s -= STEP_S
+        if self._left_s <= 0.0 and self._rng.random() < self._rate_hz * STEP_S:
             self._left_s = self._rng.uniform(*SLIP_S)
             self._aside, self._turn = self._rng.choice(SLIP_WAYS)
         if self._left_s > 0.0:
