@@ -80,6 +80,17 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 EXPECTED = [1000 * episode + i for episode, n in enumerate(LENGTHS) for i in range(n)]
 
 
+def test_recording_leaves_nothing_in_the_users_cache(tmp_path: Path, monkeypatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    with open_recorder(tmp_path / "dataset") as recorder:
+        for episode in range(2):
+            record(recorder, episode, 5)
+            recorder.save_episode()
+    assert not (tmp_path / "cache").exists()
+
+
 def test_lerobot_reads_every_frame_in_its_own_row(dataset: Path) -> None:
     rows = load(dataset)
     assert len(rows) == sum(LENGTHS)

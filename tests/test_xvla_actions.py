@@ -117,3 +117,23 @@ def test_a_new_space_registers_from_outside():
         register_action_space("two_hands")(two_hands)
     with pytest.raises(ValueError, match="share an entry"):
         ActionSpace(3, [Part("value", (0, 1)), Part("switch", (1,))])
+
+
+def test_choices_are_drawn_as_predicted_and_once_a_chunk():
+    space = make_action_space(DOMAINS["whole_body"])
+    n, odds = 4000, torch.tensor([0.2, 0.5, 0.3])
+    prediction = torch.zeros(n, CHUNK, space.width)
+    part = next(part for part in space.parts if part.kind == "choice")
+    prediction[..., part.slots] = odds.log().repeat(len(part.entries))
+    noise = torch.randn(n, CHUNK, space.width, generator=torch.Generator().manual_seed(0))
+    flags = space.decode(prediction, noise)[..., part.entries]
+    assert torch.equal(flags, flags[:, :1].expand_as(flags))
+    for value, share in zip((-1, 0, 1), odds):
+        assert ((flags[:, 0] == value).float().mean(0) - share).abs().max() < 0.03
+    together = torch.corrcoef(flags[:, 0].T)
+    assert (together - torch.eye(len(part.entries))).abs().max() < 0.06
+    certain_of = certain(space, space.encode(actions_of(DOMAINS["whole_body"])))
+    assert torch.equal(
+        space.decode(certain_of, noise[: len(certain_of)])[..., part.entries],
+        space.decode(certain_of)[..., part.entries],
+    )

@@ -165,7 +165,7 @@ def test_a_missing_or_wrong_domain_is_an_error_and_never_robot_0(datasets):
         (Source(one, "g1", 7), {}, "id: got 7, expected 30, which the dataset stores"),
         (Source(one), {"g1": replace(g1, id=5)}, "domain 'g1': id: got 30, expected 5 as in the model"),
         (Source(one), {"x2": g1}, "domain 'g1': id 30 is 'x2''s in the model; wrong id"),
-        (Source(one), {"g1": replace(g1, state_dim=64)}, "state_dim: got 68, expected 64"),
+        (Source(one), {"g1": replace(g1, state_dim=64, state_names=())}, "state_dim: got 68, expected 64"),
         (Source(one), {"g1": replace(g1, cameras=("wrist",))}, "got unknown camera head, expected wrist"),
     ):
         with pytest.raises(ValueError, match=message):

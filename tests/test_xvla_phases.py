@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -198,9 +200,17 @@ def test_a_new_robot_starts_from_another_one(model):
     batch, noise = batch_of("arms"), torch.randn(3, 6, 14)
     longer = {**batch, "domains": [50] * 3, "state": torch.cat([batch["state"], torch.randn(3, 6)], 1)}
     torch.testing.assert_close(model.sample(longer, 2, noise), model.sample(batch, 2, noise), atol=1e-5, rtol=1e-5)
-    model.add_domain("g2", Domain(51, "auto", 9, 4), like="g1", prompt_only=True)
+    model.add_domain("g2", Domain(51, "auto", 9, 4), like="g1")  # another action space: the prompt alone
     assert torch.equal(model.domains["g2"].prompt, model.domains["g1"].prompt)
     assert model.domains["g2"].prompt.data_ptr() != model.domains["g1"].prompt.data_ptr()
+    ordered = Domain(52, "auto", 14, 20, ARMS.cameras, state_names=tuple(f"entry {i}" for i in range(20)))
+    fewer = replace(ordered, id=53, state_dim=12, state_names=ordered.state_names[11::-1])
+    model.add_domain("ordered", ordered)
+    model.add_domain("fewer", fewer, like="ordered")
+    state = torch.cat([longer["state"][:, :12], torch.zeros(3, 8)], 1)
+    wanted = model.sample({**longer, "domains": [52] * 3, "state": state}, 2, noise)
+    got = model.sample({**longer, "domains": [53] * 3, "state": state[:, :12].flip(1)}, 2, noise)
+    torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)
     for name, robot, message in (("g2", 60, "exists already"), ("g3", 51, "id 51 is taken by 'g2'")):
         with pytest.raises(ValueError, match=message):
             model.add_domain(name, Domain(robot, "auto", 9, 4))

@@ -195,8 +195,11 @@ def test_growing_a_released_robot_keeps_its_answers(tmp_path):
     grown = {**batch, "domains": ["humanoid"] * 3, "state": torch.cat([batch["state"], torch.randn(3, 13)], 1)}
     got = model.sample(grown, 3, noise)
     torch.testing.assert_close(got[..., :9], wanted, atol=1e-5, rtol=0)
-    with pytest.raises(ValueError, match=r"got widths \[7, 8, 8\].*expected at least \[20, 20, 8\]"):
-        model.add_domain("small", Domain(41, "auto", 7, 8), like="libero")
+    model.add_domain("small", Domain(41, "auto", 7, 8), like="libero")  # too narrow: the prompt alone
+    small, libero = model.domains["small"], model.domains["libero"]
+    assert torch.equal(small.prompt, libero.prompt)
+    with pytest.raises(ValueError, match="copy a head: got Domain.*expected as many entries at least"):
+        small.copy_from(libero)
     save_model(tmp_path / "ours", model)
     assert torch.equal(load_model(tmp_path / "ours").sample(grown, 3, noise), got)
 

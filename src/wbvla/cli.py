@@ -56,7 +56,7 @@ VERBS = {
 EXTRAS = {
     "sim": ("mujoco", "mink", "daqp", "qpsolvers", "gymnasium", "av", "PIL", "matplotlib", "scipy"),
     "train": (
-        *("torch", "torchvision", "lerobot", "transformers", "timm", "vector_quantize_pytorch", "rsl_rl", "tensordict"),
+        *("torch", "torchvision", "lerobot", "transformers", "timm", "rsl_rl", "tensordict"),
         *("tensorboard", "safetensors", "onnx", "onnxscript", "accelerate", "peft", "datasets", "pandas", "pyarrow"),
     ),
     "serve": ("fastapi", "starlette", "uvicorn"),

@@ -18,6 +18,7 @@ from wbvla.recipes.demo import IMAGE_SIZE, K_S, LAM_RECIPE, ROBOT, TASK, VLA_REC
 
 FAMILIES = ("mani", "loco")
 POLICIES = ("operator", "vla-no-lam", "random", "blind", "vla", "replay")  # the longest first: both cores end together
+BASELINES = ("random", "blind", "replay")
 LEGS_VARIABLE = "WBVLA_LEGS"  # folder of the legs to use instead of the shipped ones
 _CLIPS = "import json, sys; from wbvla.collect.egocentric import run_clips; run_clips(**json.load(open(sys.argv[1])))"
 
@@ -256,18 +257,19 @@ def _evaluations(cfg: Demo, root: Path, budget: DemoBudget, legs: tuple[str, ...
     cores = max(1, cfg.workers // 2)  # two evaluations, or one beside a training, keep all cores busy
     stages = []
     for policy in POLICIES:
+        trials = budget.baseline_trials if policy in BASELINES else budget.trials
         evaluate = Evaluate(
             **{"policy": policy, **special.get(policy, {})},
             task=TASK,
             robot=ROBOT,
-            trials=budget.trials,
+            trials=trials,
             workers=cores,
             seed=cfg.seed,
             json=str(folder / f"{policy}.json"),
         )
         outputs = (f"evaluation/{policy}.json", *(("evaluation/vla.mp4",) if policy == "vla" else ()))
         stages.append(
-            wbvla_stage(f"eval-{policy}", f"{budget.trials} trials: {LABELS[policy]}", "eval", asdict(evaluate),
+            wbvla_stage(f"eval-{policy}", f"{trials} trials: {LABELS[policy]}", "eval", asdict(evaluate),
                         outputs, after=after[policy], outside=outside, cores=cores,
                         expected_s=budget.expected_s["evaluate"])
         )  # fmt: skip

@@ -275,13 +275,20 @@ class EpisodeRecorder:
 
     def _resume(self):
         """Let LeRobot go on in the staging folder, of which it needs only the totals and the newest episode's row."""
+        import datasets
         from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
         files = sorted((self.stage / "meta" / "episodes").glob("chunk-*/file-*.parquet"))
         for path in files[:-1]:
             path.unlink()
-        name = f"local/{self.root.name}"
-        return LeRobotDataset.resume(name, root=self.stage, **_settings())
+        # It reads that row through a cache, which would keep a folder for each episode in the user's home.
+        cache, usual = self.stage / "cache", datasets.config.HF_DATASETS_CACHE
+        datasets.config.HF_DATASETS_CACHE = cache
+        try:
+            return LeRobotDataset.resume(f"local/{self.root.name}", root=self.stage, **_settings())
+        finally:
+            datasets.config.HF_DATASETS_CACHE = usual
+            shutil.rmtree(cache, ignore_errors=True)
 
     def _publish(self) -> None:
         """Move the staged episode into the dataset, in an order that keeps the dataset readable throughout."""

@@ -172,8 +172,7 @@ class LatentActionModel(nn.Module):
     @torch.no_grad()
     def encode_features(self, first_BPF: Tensor, second_BPF: Tensor) -> Tensor:
         """Return the code indices (B, N) int64 of pairs of feature maps."""
-        z = self.inverse(torch.stack([first_BPF, second_BPF], dim=1))
-        return torch.cdist(z, self.quantiser.codebook.expand(len(z), -1, -1)).argmin(-1)
+        return self.quantiser.nearest(self.inverse(torch.stack([first_BPF, second_BPF], dim=1)))
 
     @torch.no_grad()
     def encode(self, images_t: Tensor, images_tk: Tensor) -> Tensor:

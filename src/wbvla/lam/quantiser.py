@@ -1,8 +1,7 @@
 """Vector quantiser of a latent action model. In: query outputs z (B, N, D). Out: codes, indices, loss and usage.
 
-A thin layer over vector-quantize-pytorch, used for lookup and straight-through gradients only. Its own loss has one
-weight: with a learnable codebook that weight pulls encoder and codebook alike, with a moving average it moves the
-encoder alone. The two terms are therefore written out here in van den Oord's orientation, as UniVLA's code has them:
+Nearest code, plain straight-through gradient, and the two terms of the loss in van den Oord's orientation, as UniVLA's
+code has them:
 
     1.00 * |sg[z] - c|^2   moves the codebook
     0.25 * |z - sg[c]|^2   commits the encoder
@@ -14,13 +13,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from vector_quantize_pytorch import VectorQuantize
 
 
 class Quantiser(nn.Module):
     """One small codebook shared by all code positions, with restarts of dead codes.
 
     Attributes:
+        codebook: (K, D), the codes.
         usage: (K,) how often each code was chosen in training since the last restart check.
     """
 
@@ -28,30 +27,24 @@ class Quantiser(nn.Module):
         super().__init__()
         self.codebook_size = codebook_size
         self.codebook_weight, self.commitment_weight = codebook_weight, commitment_weight
-        self.lookup = VectorQuantize(
-            dim=code_dim,
-            codebook_size=codebook_size,
-            learnable_codebook=True,
-            ema_update=False,
-            rotation_trick=False,  # plain straight-through
-            commitment_weight=0.0,
-        )
+        self.codebook = nn.Parameter(torch.empty(codebook_size, code_dim))
+        nn.init.kaiming_uniform_(self.codebook[None])  # as small as vector-quantize-pytorch's: (6 / K / D) ** 0.5
         self.register_buffer("usage", torch.zeros(codebook_size, dtype=torch.int64))
-
-    @property
-    def codebook(self) -> Tensor:
-        """The codes, shape (K, D)."""
-        return self.lookup.codebook
 
     def forward(self, z_BND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return straight-through codes (B, N, D), indices (B, N) int64 and the weighted codebook loss."""
-        codes, indices, _ = self.lookup(z_BND)
-        chosen = self.codebook[indices]
+        indices = self.nearest(z_BND)
+        chosen = self.decode(indices)
+        codes = z_BND + (chosen - z_BND).detach()
         loss = self.codebook_weight * F.mse_loss(chosen, z_BND.detach())
         loss = loss + self.commitment_weight * F.mse_loss(z_BND, chosen.detach())
         if self.training:
             self.usage += torch.bincount(indices.flatten(), minlength=self.codebook_size)
         return codes, indices, loss
+
+    def nearest(self, z_BND: Tensor) -> Tensor:
+        """Return the indices (B, N) int64 of the codes that are nearest."""
+        return torch.cdist(z_BND, self.codebook.expand(len(z_BND), -1, -1)).argmin(-1)
 
     def decode(self, indices_BN: Tensor) -> Tensor:
         """Look up the codes (B, N, D) of some indices."""
@@ -74,9 +67,7 @@ class Quantiser(nn.Module):
         if n:
             z = z_BND.flatten(0, -2)
             rows = torch.randint(len(z), (n,), generator=generator)
-            codebook = self.codebook.clone()
-            codebook[dead] = z[rows].to(codebook.dtype)
-            self.lookup.codebook = codebook
+            self.codebook[dead] = z[rows].to(self.codebook.dtype)
         self.usage.zero_()
         return n
 

@@ -215,7 +215,7 @@ def _start(config: XvlaWbConfig, dataset_stats: dict[str, Any] | None) -> Xvla:
         taken = {domain.id for domain in model.config.domains.values()}
         free = next(i for i in range(FREE_ID, FREE_ID + len(taken) + 1) if i not in taken)
         new = config.dataset_domain(free if config.domain_id is None else config.domain_id)
-        model.add_domain(config.domain, new, config.like, prompt_only=not model.can_copy(config.like, new))
+        model.add_domain(config.domain, new, config.like)
     else:
         wanted = config.dataset_domain(known.id if config.domain_id is None else config.domain_id)
         if any(getattr(known, key) != getattr(wanted, key) for key in ("id", "action_dim", "state_dim", "cameras")):

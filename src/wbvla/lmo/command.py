@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wbvla.lmo.arrays import namespace
+from wbvla.lmo.arrays import clip, columns, namespace
 from wbvla.lmo.odometry import STEP_S, Odometry
 
 SHAPINGS = ("gate", "paper-literal", "velocity")
@@ -45,8 +45,8 @@ class ShapingConfig:
             raise ValueError(f"shaping kind: got {self.kind!r}, expected one of {', '.join(SHAPINGS)}")
 
 
-PUSHED_M_S, DRIFTING_M_S, TILTED, ALARM_STEPS = 0.3, 0.1, 0.25, 40
-MISPLACED_M, MISPLACED_RAD = 0.2, 0.25
+DISTURBED = np.array([[0.3], [0.1], [0.2], [0.25]])  # pushed, drifting (m/s), misplaced (m), tilted
+MISPLACED_RAD, ALARM_STEPS = 0.25, 40
 
 
 def is_disturbed(odometry: Odometry, gravity: np.ndarray) -> np.ndarray:
@@ -54,12 +54,10 @@ def is_disturbed(odometry: Odometry, gravity: np.ndarray) -> np.ndarray:
 
     gravity: (n, 3) unit vectors in the pelvis frame.
     """
-    xp = namespace(gravity)
-    moved = xp.hypot(*odometry.velocity[:, :2].T) > PUSHED_M_S
-    moved |= xp.hypot(*odometry.drift[:, :2].T) > DRIFTING_M_S
-    x, y, yaw = odometry.error.T
-    misplaced = (xp.hypot(x, y) > MISPLACED_M) | (abs(yaw) > MISPLACED_RAD)
-    return moved | misplaced | (xp.hypot(*gravity[:, :2].T) > TILTED)
+    xp, error = namespace(gravity), odometry.error
+    seen = xp.concatenate([odometry.velocity, odometry.drift, error, gravity]).reshape(4, -1, 3)
+    too_far = xp.hypot(seen[..., 0], seen[..., 1]) > xp.array(DISTURBED)
+    return too_far.any(0) | (abs(error[:, 2]) > MISPLACED_RAD)
 
 
 class CommandShaper:
@@ -102,8 +100,8 @@ class CommandShaper:
         else:
             self.v_ref = self.goal * self.sbar
         limit = c.height_rate_m_s * STEP_S
-        self.height_ref += xp.clip(height_m - self.height_ref, -limit, limit)
-        self.alarm = xp.where(disturbed, ALARM_STEPS, xp.clip(self.alarm - 1, 0, None))
+        self.height_ref += clip(height_m - self.height_ref, -limit, limit)
+        self.alarm = xp.where(disturbed, ALARM_STEPS, xp.maximum(self.alarm - 1, 0))
         both_down = self.phase % 0.5 >= c.swing
         held = c.rests & both_down & ~self.moving & (self.alarm == 0)
         self.phase = xp.where(held, self.phase, (self.phase + c.gait_hz * STEP_S) % 1.0)
@@ -111,13 +109,13 @@ class CommandShaper:
     def clock(self) -> np.ndarray:
         """Return sine and cosine of the gait phase, shape (n, 2)."""
         angle, xp = 2 * np.pi * self.phase, self.xp
-        return xp.stack([xp.sin(angle), xp.cos(angle)], axis=1)
+        return columns(xp.sin(angle), xp.cos(angle))
 
     def swing(self) -> np.ndarray:
         """Return the swing signal of the left and right foot in [0, 1], shape (n, 2); 0 = on the ground."""
         xp, share = self.xp, self.config.swing
-        phases = xp.stack([self.phase, (self.phase + 0.5) % 1.0], axis=1)
-        return xp.where(phases < share, xp.sin(np.pi * xp.clip(phases / share, 0, 1)), 0.0)
+        phases = columns(self.phase, (self.phase + 0.5) % 1.0)
+        return xp.where(phases < share, xp.sin(np.pi * clip(phases / share, 0.0, 1.0)), 0.0)
 
 
 def feedforward(swing: np.ndarray, height_ref: np.ndarray, height_m: float, leg_m: float, lift_rad: float):
@@ -130,10 +128,10 @@ def feedforward(swing: np.ndarray, height_ref: np.ndarray, height_m: float, leg_
     offset = xp.zeros((len(height_ref), 12))
 
     def knee(height):
-        reach = xp.clip((height - (height_m - 0.97 * leg_m * 0.93)) / leg_m, 0.35, 0.99)
+        reach = clip((height - (height_m - 0.97 * leg_m * 0.93)) / leg_m, 0.35, 0.99)
         return 2.0 * xp.arccos(reach)
 
-    bend = knee(height_ref) - knee(xp.array(height_m))
+    bend = knee(height_ref) - knee(xp.full(1, height_m))
     for side, start in enumerate((0, 6)):
         up = lift_rad * swing[:, side]
         offset[:, start] = -up - 0.5 * bend

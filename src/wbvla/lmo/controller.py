@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from wbvla.contract import load_contract, require_match
+from wbvla.lmo.arrays import clip
 from wbvla.lmo.command import CommandShaper, ShapingConfig, feedforward, is_disturbed
 from wbvla.lmo.observation import History, actor_observation, layout
 from wbvla.lmo.odometry import LegKinematics, Odometry, OdometryConfig, base_velocity, pelvis_height
@@ -109,8 +110,8 @@ class LmoController:
         frame = actor_observation(terms, c["nominal_height_m"], self.default, self.terms)
         observation = self.history.push(frame, self.fresh)
         self.fresh[:] = False
-        self.action = np.clip(self.session.run(None, {"observation": observation})[0].astype(float), -6, 6)
-        height_m = np.clip(np.array([command.height_m]), *c["height_range_m"])
+        self.action = clip(self.session.run(None, {"observation": observation})[0].astype(float), -6.0, 6.0)
+        height_m = clip(np.array([command.height_m]), *c["height_range_m"])
         self.shaper.step(flags, height_m, is_disturbed(self.odometry, gravity))
         target = self.default[: self.robot.n_lmo] + c["action_scale_rad"] * self.action[0]
         height_ref = self.odometry.raised(self.shaper.height_ref)

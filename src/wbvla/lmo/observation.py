@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from wbvla.lmo.arrays import namespace
+from wbvla.lmo.arrays import clip, namespace
 from wbvla.robots.base import Robot
 
 # name: (width, scale); joints and actions are expanded to the robot's counts.
@@ -54,7 +54,7 @@ def actor_observation(
     values, xp = dict(terms), namespace(terms["last_action"])
     values["height_ref"] = values["height_ref"] - height_m
     values["q"] = values["q"] - default
-    values["dq"] = xp.clip(values["dq"], -MAX_DQ, MAX_DQ)
+    values["dq"] = clip(values["dq"], -MAX_DQ, MAX_DQ)
     n = values["last_action"].shape[1]
     values["q_lmo"], values["dq_lmo"] = values["q"][:, :n], values["dq"][:, :n]
     return xp.asarray(xp.concatenate([values[name] * TERMS[name][1] for name in names], axis=1), dtype=np.float32)

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from wbvla.lmo.arrays import cross, namespace
+from wbvla.lmo.arrays import clip, columns, cross, namespace
 from wbvla.robots.base import Robot
 
 STEP_S = 0.02
@@ -53,15 +53,15 @@ def base_velocity(
     """
     xp = namespace(gyro)
     of_foot = -(foot_vel + cross(gyro[:, None, :], foot_pos))
-    depth = xp.einsum("nfi,ni->nf", foot_pos, gravity)
-    left = 1.0 / (1.0 + xp.exp(xp.clip((depth[:, 1] - depth[:, 0]) / level_m, -30, 30)))
-    return left[:, None] * of_foot[:, 0] + (1 - left)[:, None] * of_foot[:, 1]
+    depth = foot_pos @ gravity[:, :, None]
+    left = 1.0 / (1.0 + xp.exp(clip((depth[:, 1] - depth[:, 0]) / level_m, -30.0, 30.0)))
+    return left * of_foot[:, 0] + (1 - left) * of_foot[:, 1]
 
 
 def pelvis_height(foot_pos: np.ndarray, gravity: np.ndarray) -> np.ndarray:
     """Return the height of the pelvis above the lower foot, (n,), m. foot_pos: (n, 2, 3), gravity: (n, 3)."""
-    xp = namespace(gravity)
-    return xp.amax(xp.einsum("nfi,ni->nf", foot_pos, gravity), axis=1)
+    depth = (foot_pos @ gravity[:, :, None])[..., 0]
+    return namespace(gravity).maximum(depth[:, 0], depth[:, 1])
 
 
 def pose_error(
@@ -83,8 +83,8 @@ def pose_error(
     x, y = turned(error[:, 0], error[:, 1], -yaw_rate * STEP_S)
     x, y = x + (ref_x - velocity[:, 0]) * STEP_S, y + (ref_y - velocity[:, 1]) * STEP_S
     shrink = xp.minimum(1.0, config.error_m / xp.maximum(xp.hypot(x, y), 1e-9))
-    yaw = xp.clip(error[:, 2] + (v_ref[:, 2] - yaw_rate) * STEP_S, -config.error_rad, config.error_rad)
-    return xp.stack([x * shrink, y * shrink, yaw], axis=1)
+    yaw = clip(error[:, 2] + (v_ref[:, 2] - yaw_rate) * STEP_S, -config.error_rad, config.error_rad)
+    return columns(x * shrink, y * shrink, yaw)
 
 
 class Odometry:
@@ -95,6 +95,7 @@ class Odometry:
         self.velocity, self.error = xp.zeros((n, 3)), xp.zeros((n, 3))
         self.drift = xp.zeros((n, 3))  # velocity over most of a stride: a gait's own sway is not in it
         self.lift = xp.zeros(n)  # added to the reference height, m
+        self._steer = xp.array(STEER)
 
     def reset(self, worlds: np.ndarray) -> None:
         """Start at rest in the right place (bool mask or indices)."""
@@ -112,17 +113,16 @@ class Odometry:
         self.drift = self.drift + DRIFT_FILTER * (self.velocity - self.drift)
         xp, up = self.xp, -gravity
         level = xp.maximum(xp.hypot(up[:, 1], up[:, 2]), 1e-6)  # length of the pelvis' x axis along the ground
-        rise = (self.velocity * up).sum(1)
+        rise = xp.linalg.vecdot(self.velocity, up)
         ahead = (self.velocity[:, 0] - up[:, 0] * rise) / level
         aside = (up[:, 2] * self.velocity[:, 1] - up[:, 1] * self.velocity[:, 2]) / level
-        velocity = xp.stack([ahead, aside], axis=1)
-        self.error = pose_error(self.error, v_ref, velocity, (gyro * up).sum(1), self.config)
-        self.lift = xp.clip(self.lift + STEP_S * self.config.lift_per_s * missing_m, -LIFT_M, LIFT_M)
+        yaw_rate = xp.linalg.vecdot(gyro, up)
+        self.error = pose_error(self.error, v_ref, columns(ahead, aside), yaw_rate, self.config)
+        self.lift = clip(self.lift + STEP_S * self.config.lift_per_s * missing_m, -LIFT_M, LIFT_M)
 
     def steer(self, v_ref: np.ndarray) -> np.ndarray:
         """Return the reference velocity (n, 3) plus what leads back to the right place."""
-        limit = self.xp.array(STEER)
-        return v_ref + self.xp.clip(self.config.steer_per_s * self.error, -limit, limit)
+        return v_ref + clip(self.config.steer_per_s * self.error, -self._steer, self._steer)
 
     def raised(self, height_ref: np.ndarray) -> np.ndarray:
         """Return the reference height (n,) plus what makes good the missing height."""

@@ -20,7 +20,7 @@ class DemoBudget:
     Attributes:
         episodes: demonstrations. clips_loco, clips_mani: action-free clips.
         lam_steps, pretrain_steps, finetune_steps: optimiser steps.
-        trials: closed-loop episodes of each policy.
+        trials: closed-loop episodes of operator and VLAs; baseline_trials: of blind, replay and random weights.
         realtime_trials: how many of the VLA's are repeated in wall time through the sockets.
         legs_steps: environment steps of --train-legs.
         expected_s: seconds of each kind of stage.
@@ -33,6 +33,7 @@ class DemoBudget:
     pretrain_steps: int
     finetune_steps: int
     trials: int
+    baseline_trials: int
     realtime_trials: int
     legs_steps: int
     expected_s: dict[str, float] = field(default_factory=dict)
@@ -48,6 +49,7 @@ def demo_full() -> DemoBudget:
         pretrain_steps=700,
         finetune_steps=1600,
         trials=34,
+        baseline_trials=30,
         realtime_trials=3,
         legs_steps=20_000_000,
         expected_s={"legs": 2400, "collect": 210, "clips": 30, "lam": 70, "label": 25, "pretrain": 60, "finetune": 150,
@@ -65,6 +67,7 @@ def demo_fast() -> DemoBudget:
         pretrain_steps=20,
         finetune_steps=30,
         trials=2,
+        baseline_trials=2,
         realtime_trials=1,
         legs_steps=500_000,
         expected_s={"legs": 120, "collect": 20, "clips": 10, "lam": 15, "label": 8, "pretrain": 10, "finetune": 10,

@@ -66,13 +66,18 @@ class Part:
         logits, labels = prediction.unflatten(-1, (-1, 3)), target.unflatten(-1, (-1, 3))
         return -(labels * logits.log_softmax(-1)).sum(-1)
 
-    def read(self, prediction: Tensor) -> Tensor:
-        """Return the entries that predicted slots (..., n) stand for."""
+    def read(self, prediction: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Return the entries that predicted slots (..., T, n) stand for; see `ActionSpace.decode`."""
         if self.kind == "switch":
             return prediction.sigmoid()
-        if self.kind == "choice":
-            return prediction.unflatten(-1, (-1, 3)).argmax(-1).to(prediction.dtype) - 1.0
-        return prediction
+        if self.kind != "choice":
+            return prediction
+        logits = prediction.unflatten(-1, (-1, 3))
+        if noise is None:
+            return logits.argmax(-1).to(prediction.dtype) - 1.0
+        draw = torch.special.ndtr(noise[..., :1, ::3])  # of the chunk's first step: uniform in [0, 1], one a choice
+        up_to = logits.softmax(-1).cumsum(-1)[..., :2]  # chance of -1, and of -1 or 0
+        return (draw.unsqueeze(-1) > up_to).sum(-1).to(prediction.dtype) - 1.0
 
 
 class ActionSpace(nn.Module):
@@ -136,12 +141,17 @@ class ActionSpace(nn.Module):
             slots[..., part.slots] = part.target(source)
         return slots
 
-    def decode(self, prediction: Tensor) -> Tensor:
-        """Turn predictions (..., W) into actions (..., A): the inverse of `encode`."""
+    def decode(self, prediction: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Turn predictions (..., T, W) into actions (..., T, A): the inverse of `encode`.
+
+        Args:
+            noise: (..., T, W) standard normal. With it, choices are drawn from what was predicted, once a chunk, as
+                values are drawn by the flow; without it, each is the likeliest.
+        """
         action = prediction.new_zeros(*prediction.shape[:-1], self.action_dim)
         for part in self.parts:
             if part.entries:
-                values = part.read(prediction[..., part.slots])
+                values = part.read(prediction[..., part.slots], None if noise is None else noise[..., part.slots])
                 if part.kind == "value":
                     values = values * self.std[part.entries] + self.mean[part.entries]
                 action[..., part.entries] = values

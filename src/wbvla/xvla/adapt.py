@@ -208,7 +208,7 @@ def _starting_model(cfg: Adapt, training: Training) -> tuple[Xvla, list[str], li
                 model.vlm.trunk.load_state_dict(trunk.trunk.state_dict())
         else:
             for name in new:
-                model.add_domain(name, known[name], cfg.like, prompt_only=not model.can_copy(cfg.like, known[name]))
+                model.add_domain(name, known[name], cfg.like)
         if training.mode == "lora" and not model.config.lora_rank:
             model.add_adapters(training.lora_rank)
     return model, names, new

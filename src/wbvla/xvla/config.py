@@ -63,6 +63,8 @@ class Domain:
         cameras: names of its views in order; the first is read together with the sentence.
         action_width: entries the network predicts; None = as many as the action space needs. Released weights have 20.
         masked_actions: entries of the whole-body action that this robot does not have: 0 in answers, not in the loss.
+        state_names: what the dataset calls the entries of its state, () = it does not say; by them a new robot finds
+            its entries among another's.
     """
 
     id: int
@@ -72,8 +74,11 @@ class Domain:
     cameras: tuple[str, ...] = ("head",)
     action_width: int | None = None
     masked_actions: tuple[int, ...] = ()
+    state_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if len(set(self.state_names)) not in (0, self.state_dim):
+            raise ValueError(f"domain: state_names: got {self.state_names}, expected {self.state_dim} different ones")
         for name, least in (("id", 0), ("action_dim", 1), ("state_dim", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:

@@ -59,27 +59,39 @@ class DomainHead(nn.Module):
         beside = torch.cat([state, embed_time(t, self.time_dim)], dim=1)
         return self.encoder(torch.cat([noisy, beside.unsqueeze(1).expand(-1, noisy.shape[1], -1)], dim=-1))
 
+    def fits(self, other: DomainHead) -> bool:
+        """Whether this robot can start from another one's layers, not only from its prompt."""
+        state_fits = self._by_name(other) or self.domain.state_dim >= other.domain.state_dim
+        return state_fits and self.domain.action == other.domain.action and self.space.width >= other.space.width
+
+    def _by_name(self, other: DomainHead) -> bool:
+        return bool(self.domain.state_names and other.domain.state_names)
+
     @torch.no_grad()
     def copy_from(self, other: DomainHead) -> None:
-        """Start from another robot's layers. Its action and state entries come first in ours, ours may have more.
+        """Start from another robot's layers.
 
-        Entries that only this robot has start without influence: the same inputs give the same answers.
+        Its action entries come first in ours. State entries go by their names where both robots have them, else its
+        come first too. What only this robot has starts without influence: the same inputs give the same answers.
 
         Raises:
-            ValueError: the other robot has more entries.
+            ValueError: the other robot's layers do not fit.
         """
-        ours, theirs = self._widths(), other._widths()
-        if any(have < want for have, want in zip(ours, theirs)):
-            raise ValueError(f"copy a head: got widths {ours} (action, state, time), expected at least {theirs}")
+        if not self.fits(other):
+            raise ValueError(f"copy a head: got {self.domain}, expected as many entries at least as in {other.domain}")
+        ours, theirs = (head._columns(self._by_name(other)) for head in (self, other))
+        shared = [key for key in ours if key in theirs]
         self.prompt.copy_(other.prompt)
         self.encoder.weight.zero_()
-        for mine, his in zip(self.encoder.weight.split(ours, 1), other.encoder.weight.split(theirs, 1)):
-            mine[:, : his.shape[1]] = his
+        self.encoder.weight[:, [ours[key] for key in shared]] = other.encoder.weight[:, [theirs[key] for key in shared]]
         self.encoder.bias.copy_(other.encoder.bias)
         self.decoder.weight.zero_()
         self.decoder.bias.zero_()
-        self.decoder.weight[: theirs[0]] = other.decoder.weight
-        self.decoder.bias[: theirs[0]] = other.decoder.bias
+        self.decoder.weight[: other.space.width] = other.decoder.weight
+        self.decoder.bias[: other.space.width] = other.decoder.bias
 
-    def _widths(self) -> list[int]:
-        return [self.space.width, self.domain.state_dim, self.time_dim]
+    def _columns(self, by_name: bool) -> dict[tuple[str, int | str], int]:
+        """Return what each input column is of: action, state or time, and its place there or its name."""
+        states = self.domain.state_names if by_name else range(self.domain.state_dim)
+        parts = {"action": range(self.space.width), "state": states, "time": range(self.time_dim)}
+        return {key: i for i, key in enumerate((part, entry) for part, entries in parts.items() for entry in entries)}

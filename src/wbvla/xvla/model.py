@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wbvla.xvla.actions import make_action_space
 from wbvla.xvla.config import Domain, XvlaConfig
 from wbvla.xvla.domains import DomainHead
 from wbvla.xvla.encoders import make_encoder
@@ -47,14 +46,13 @@ class Xvla(nn.Module):
         if config.lora_rank:
             insert_adapters(self, config.lora_rank)
 
-    def add_domain(self, name: str, domain: Domain, like: str | None = None, prompt_only: bool = False) -> None:
+    def add_domain(self, name: str, domain: Domain, like: str | int | None = None) -> None:
         """Make a robot known.
 
         Args:
-            like: robot whose prompt and action layers it starts from; None = random.
-            prompt_only: take its prompt alone: for another action space.
+            like: robot whose prompt it starts from, and whose action layers where they fit; None = random.
         Raises:
-            ValueError: name or id is taken, `like` is unknown, or its layers are wider.
+            ValueError: name or id is taken, or `like` is unknown.
         """
         if name in self.domains:
             raise ValueError(f"domain {name!r} exists already; choose another name")
@@ -62,19 +60,11 @@ class Xvla(nn.Module):
         head = DomainHead(domain, config).to(self.transformer.pos_emb)
         if like is not None:
             source = self.domains[self.resolve(like)]
-            if prompt_only:
-                head.prompt.data.copy_(source.prompt)
-            else:
+            if head.fits(source):
                 head.copy_from(source)
+            else:
+                head.prompt.data.copy_(source.prompt)
         self.domains[name], self.config = head.train(self.training), config
-
-    def can_copy(self, like: str | int | None, domain: Domain) -> bool:
-        """Whether a new robot can start from another one's action layers, not only from its prompt."""
-        if like is None:
-            return False
-        source = self.domains[self.resolve(like)]
-        wide = make_action_space(domain).width >= source.space.width and domain.state_dim >= source.domain.state_dim
-        return source.domain.action == domain.action and wide
 
     def add_adapters(self, rank: int) -> None:
         """Put low-rank adapters on the layers that robots share; answers stay the same. Raises ValueError if it has."""
@@ -177,7 +167,8 @@ class Xvla(nn.Module):
         actions = x.new_zeros(*x.shape[:2], max(self.domains[name].domain.action_dim for name in groups))
         for name, rows in groups.items():
             space = self.domains[name].space
-            actions[rows, :, : space.action_dim] = space.decode(clean[rows, :, : space.width])
+            slots = rows, slice(None), slice(space.width)
+            actions[rows, :, : space.action_dim] = space.decode(clean[slots], noise[slots])
         if previous is not None:
             actions[:, : previous.frozen] = previous.actions[:, : previous.frozen].to(actions)
         return actions

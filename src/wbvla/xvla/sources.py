@@ -70,13 +70,17 @@ def describe(source: Source, known: dict[str, Domain]) -> tuple[str, Domain]:
         raise ValueError(
             f"{source.dataset}: got features {', '.join(features)}, expected {ACTION} and a camera's video"
         )
+    state = features.get(STATE, {"shape": [0]})
+    names = state.get("names")
+    named = isinstance(names, list) and len(set(map(str, names))) == state["shape"][0]  # some datasets nest them
     domain = Domain(
         id=wanted,
         action=source.action or facts.get("action") or (known[name].action if name in known else "auto"),
         action_dim=features[ACTION]["shape"][0],
-        state_dim=features[STATE]["shape"][0] if STATE in features else 0,
+        state_dim=state["shape"][0],
         cameras=cameras,
         masked_actions=tuple(facts.get("masked_actions", ())),
+        state_names=tuple(map(str, names)) if named else (),
     )
     if name in known:
         _require_same(source.dataset, name, known[name], domain)

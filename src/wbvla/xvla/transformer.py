@@ -122,7 +122,8 @@ class PromptedTransformer(nn.Module):
         """Return each block's keys and values of a context that cannot see the actions; mask (B, 1, 1, N)."""
         cache, x = [], context_BNH
         for block in self.blocks:
-            x, own = block(x, x.shape[1], mask)
+            last = block is self.blocks[-1]  # nobody reads the context after it
+            x, own = block(x, 0 if last else x.shape[1], mask)
             cache.append(own)
         return cache
 
