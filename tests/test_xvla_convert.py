@@ -15,7 +15,8 @@ from wbvla.robots import get_robot
 from wbvla.types import Observation
 from wbvla.xvla.config import Source
 from wbvla.xvla.convert import Convert, run
-from wbvla.xvla.poses import PalmPoses, rotation_6d, rotation_matrix
+from wbvla.xvla.poses import PalmPoses
+from wbvla.xvla.rotations import rotation_6d, rotation_matrix
 from wbvla.xvla.sources import describe, stored_domain
 
 REAL = Path(__file__).parents[2] / "shared/data/lerobot/g1_inspire_v21/data/chunk-000/episode_000028.parquet"

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from wbvla.xvla.florence import IMAGENET_MEAN, IMAGENET_STD
+from xvla_world import CHUNK, SIZE
+
 CAMERAS = ("image", "image2")
 
 
@@ -63,6 +66,71 @@ def test_libero_observations_pass_lerobots_processors_once(policy):
     assert policy.model.config.domains["libero"].id == 3
     action = after(policy.select_action(seen))
     assert action.shape == (1, 7) and action.isfinite().all()
+
+
+def libero_observation(n: int = 2) -> dict:
+    """What LeRobot's LIBERO environment shows: robosuite turns the hand's quaternion and the grip site apart."""
+    from scipy.spatial.transform import Rotation
+
+    hand = Rotation.random(n, random_state=0)
+    site = hand * Rotation.from_euler("z", -90, degrees=True)
+    g = torch.Generator().manual_seed(0)
+    body = {
+        "eef": {
+            "pos": torch.rand((n, 3), generator=g),
+            "quat": torch.from_numpy(hand.as_quat()).float(),
+            "mat": torch.from_numpy(site.as_matrix()).float(),
+        },
+        "gripper": {"qpos": torch.rand((n, 2), generator=g)},
+    }
+    pictures = {f"observation.images.{name}": torch.rand((n, 3, SIZE, SIZE), generator=g) for name in CAMERAS}
+    return {**pictures, "observation.robot_state": body}
+
+
+def test_released_weights_play_libero_as_in_lerobots_own_pipeline(tmp_path, monkeypatch):
+    from lerobot.envs.configs import LiberoEnv
+    from lerobot.envs.factory import make_env_pre_post_processors
+    from lerobot.policies.factory import make_policy
+    from lerobot.policies.xvla.processor_xvla import LiberoProcessorStep, XVLARotation6DToAxisAngleProcessorStep
+
+    from test_xvla_lerobot import features, make
+    from test_xvla_released import inputs, lerobot_policy, their_actions
+    from wbvla.lerobot.configuration_xvla_wb import XvlaWbConfig
+    from wbvla.lerobot.modeling_xvla_wb import XvlaWbPolicy
+
+    theirs, observation = lerobot_policy("ee6d"), libero_observation()
+    theirs.save_pretrained(tmp_path / "released")
+    tokens = inputs(2)[0]["tokens"]
+    seen = LiberoProcessorStep().observation(observation)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    batch = {
+        "input_ids": tokens,
+        "image_input": torch.stack([(seen[f"observation.images.{n}"] - mean) / std for n in CAMERAS], 1),
+        "image_mask": torch.ones(2, 2, dtype=torch.bool),
+        "domain_id": torch.tensor([3, 3]),
+        "proprio": seen["observation.state"],
+    }
+    noise = torch.randn(2, CHUNK, 20)
+    poses = their_actions(theirs, batch, 4, noise, monkeypatch)
+    wanted = XVLARotation6DToAxisAngleProcessorStep()({"action": poses.flatten(0, 1)})["action"].view(2, CHUNK, 7)
+
+    flags = dict(domain="libero", init_from=str(tmp_path / "released"), released_for="libero", num_denoising_steps=4,
+                 n_action_steps=CHUNK)  # fmt: skip
+    environment = LiberoEnv(control_mode="absolute")
+    ours = make_policy(XvlaWbConfig(device="cpu", **flags), env_cfg=environment).eval()  # as lerobot-eval does
+    ours.save_pretrained(tmp_path / "ours")
+    for policy in (ours, XvlaWbPolicy.from_pretrained(tmp_path / "ours").eval()):
+        policy._tokenize = lambda tasks: tokens
+        before_env, _ = make_env_pre_post_processors(environment, policy.config)
+        shown = {**before_env(observation), "task": ["open the drawer"] * 2}
+        got = policy.predict_action_chunk(shown, noise)
+        torch.testing.assert_close(got, wanted, atol=1e-4, rtol=0)
+    with pytest.raises(ValueError, match="in training; leave it out"):
+        ours.forward({**shown, "action": torch.zeros(2, CHUNK, 7)})
+    with pytest.raises(ValueError, match="got 20 numbers of state, expected LIBERO's 8"):
+        ours.predict_action_chunk({**shown, "observation.state": torch.zeros(2, 20)})
+    with pytest.raises(ValueError, match="released_for: domain 'nobody' is None"):
+        make(None, features(7, 8, CAMERAS), **{**flags, "domain": "nobody"})
 
 
 @pytest.mark.slow

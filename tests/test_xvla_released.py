@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from wbvla.xvla.checkpoint import load_model, save_model
 from wbvla.xvla.config import Domain
-from wbvla.xvla.florence import IMAGENET_MEAN, IMAGENET_STD
+from wbvla.xvla.florence import IMAGENET_MEAN, IMAGENET_STD, WindowAttention
 from wbvla.xvla.released import translate, translate_florence, write_released
 from xvla_world import ARMS, CHUNK, FLORENCE, PAD, SIZE, TEXT, small
 
@@ -106,6 +106,20 @@ def test_losses_equal_lerobots(mode, tmp_path, monkeypatch):
         wanted = sum(policy.model(**theirs, action=padded).values())
     got = ours.losses({**batch, "actions": actions}, noise, t)["loss"]
     torch.testing.assert_close(got, wanted, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("high", "wide"), [(14, 14), (7, 7), (24, 12), (28, 30)])
+def test_windows_that_maps_do_not_fill_cost_nothing_and_change_nothing(high, wide):
+    from transformers.models.florence2.configuration_florence2 import Florence2VisionConfig
+    from transformers.models.florence2.modeling_florence2 import Florence2VisionWindowAttention
+
+    torch.manual_seed(0)
+    config = Florence2VisionConfig()
+    config._attn_implementation = "sdpa"
+    theirs = Florence2VisionWindowAttention(config, stage_idx=0)
+    torch.nn.init.normal_(theirs.qkv.bias)
+    x = torch.randn(2, high, wide, config.embed_dim[0])
+    torch.testing.assert_close(WindowAttention(theirs)(x), theirs(x), atol=1e-6, rtol=0)
 
 
 def test_a_missing_camera_is_zeros_to_released_weights(tmp_path, monkeypatch):

@@ -46,6 +46,8 @@ class XvlaWbConfig(PreTrainedConfig):
         action_mode: action space of a new robot, see wbvla.xvla.actions.
         masked_actions: entries of a new robot's whole-body action that it does not have, such as 14 and 15: grippers.
         init_from: checkpoint folder that training starts from: ours, LeRobot's `xvla` or 2toINF's.
+        released_for: "libero": `init_from` holds the released weights for that benchmark, which are to play it; state,
+            actions and pictures are translated, see wbvla.lerobot.libero. Not for training.
         recipe: of a new model, when init_from is left out.
         attention, objective: "prefix" or "bidirectional", "clean" or "velocity"; None = the recipe's or checkpoint's.
         mode, freeze: what moves, see wbvla.xvla.phases.set_trainable.
@@ -66,6 +68,7 @@ class XvlaWbConfig(PreTrainedConfig):
     action_mode: str = "auto"
     masked_actions: list[int] = field(default_factory=list)
     init_from: str | None = None
+    released_for: str | None = None
     recipe: str = "tiny"
     attention: str | None = None
     objective: str | None = None
@@ -92,6 +95,8 @@ class XvlaWbConfig(PreTrainedConfig):
         super().__post_init__()
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"dtype: got {self.dtype!r}, expected float32 or bfloat16")
+        if self.released_for not in (None, "libero"):
+            raise ValueError(f"released_for: got {self.released_for!r}, expected libero")
         if self.num_denoising_steps < 1 or self.n_action_steps < 1:
             raise ValueError("num_denoising_steps, n_action_steps: expected at least 1")
 

@@ -16,6 +16,7 @@ from lerobot.policies.rtc import RTCProcessor
 from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 from torch import Tensor
 
+from wbvla.lerobot import libero
 from wbvla.lerobot.configuration_xvla_wb import XvlaWbConfig
 from wbvla.recipes.xvla import get_xvla_recipe
 from wbvla.xvla.batches import arrange_views, squash
@@ -82,6 +83,8 @@ class XvlaWbPolicy(PreTrainedPolicy):
 
     def forward(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
         """Return the loss of a training batch and what to log; the prompt's gradient is the previous batch's."""
+        if self.config.released_for is not None:
+            raise ValueError("released_for: translates what is played, expected none in training; leave it out")
         inputs = self._inputs(batch)
         inputs["actions"] = batch[ACTION]
         if "action_is_pad" in batch:
@@ -125,7 +128,8 @@ class XvlaWbPolicy(PreTrainedPolicy):
         inputs = self._inputs(batch)
         previous = self._previous(prev_chunk_left_over, inference_delay or 0, execution_horizon, len(inputs["images"]))
         with torch.autocast(inputs["images"].device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"):
-            return self.model.sample(inputs, self.config.num_denoising_steps, noise, previous=previous).float()
+            chunk = self.model.sample(inputs, self.config.num_denoising_steps, noise, previous=previous).float()
+        return chunk if self.config.released_for is None else libero.as_actions(chunk)
 
     @torch.no_grad()
     def select_action(self, batch: dict[str, Any], noise: Tensor | None = None, **kwargs: Any) -> Tensor:
@@ -140,6 +144,8 @@ class XvlaWbPolicy(PreTrainedPolicy):
         """Weigh the rest of the last chunk as LeRobot does; None without real-time chunking or without a rest."""
         if self.rtc_processor is None or rest is None:
             return None
+        if self.config.released_for is not None:
+            raise ValueError("rtc_config: released_for plays whole chunks; leave one of them out")
         rest = rest if rest.ndim == 3 else rest.expand(samples, *rest.shape)
         rest = rest[:, : self.config.chunk_size]
         # LeRobot's rollout pads what is left with zeros to a fixed length: those steps ask for nothing
@@ -156,6 +162,8 @@ class XvlaWbPolicy(PreTrainedPolicy):
         """Translate LeRobot's names, channel order and pixel range to the model's."""
         model = self.model
         domain = model.config.domains[self.config.domain]
+        if self.config.released_for is not None:
+            batch = libero.as_released(batch)
         cameras = {key.removeprefix(f"{OBS_IMAGES}."): key for key in batch if key.startswith(f"{OBS_IMAGES}.")}
         cameras = {name: key for name, key in cameras.items() if not name.endswith("_is_pad")}
         pixels = {name: (batch[key] * 255.0).permute(0, 2, 3, 1) for name, key in cameras.items()}
@@ -211,6 +219,10 @@ def _start(config: XvlaWbConfig, dataset_stats: dict[str, Any] | None) -> Xvla:
         domains = {config.domain: config.dataset_domain(FREE_ID if config.domain_id is None else config.domain_id)}
         model = Xvla(replace(get_xvla_recipe(config.recipe, domains), **wishes))
     known = model.config.domains.get(config.domain)
+    if config.released_for is not None:
+        if known is None or (known.action, known.state_dim) != ("ee6d", libero.POSE_DIM):
+            raise ValueError(f"released_for: domain {config.domain!r} is {known}, expected the released robot in ee6d")
+        return model
     if known is None:
         taken = {domain.id for domain in model.config.domains.values()}
         free = next(i for i in range(FREE_ID, FREE_ID + len(taken) + 1) if i not in taken)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wbvla.xvla.config import XvlaConfig
@@ -41,6 +42,9 @@ class FlorenceEncoder(nn.Module):
         values["text_config"] |= {"decoder_layers": 0}  # built by transformers, used by nobody
         whole = Florence2Model(Florence2Config(**values))
         self.vision_tower, self.projector = whole.vision_tower, whole.multi_modal_projector
+        for block in list(self.vision_tower.modules()):
+            if hasattr(block, "window_attn"):
+                block.window_attn = WindowAttention(block.window_attn)
         self.language = whole.language_model.encoder
         self.width = whole.config.vision_config.projection_dim
         self.pad_token, self.vocabulary = (
@@ -77,6 +81,36 @@ class FlorenceEncoder(nn.Module):
         """Return tokens (N, P, D) of N pictures."""
         pixels = (there.permute(0, 3, 1, 2).float() / 255.0 - self.mean) / self.std
         return self.projector(self.vision_tower(pixels).last_hidden_state)
+
+
+class WindowAttention(nn.Module):
+    """DaViT's attention within windows, the same answers for a fifth less work.
+
+    At 224 px most maps are smaller than whole windows. transformers fills them up with zeros and projects those too;
+    what comes of a zero is the bias.
+
+    Args:
+        theirs: transformers' module, whose layers this one takes over.
+    """
+
+    def __init__(self, theirs: nn.Module) -> None:
+        super().__init__()
+        self.window_size, self.heads = theirs.window_size, theirs.num_heads
+        self.qkv, self.proj = theirs.qkv, theirs.proj
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Turn a map (B, H, W, D) into (B, H W, D)."""
+        b, high, wide, _ = x.shape
+        side = self.window_size
+        qkv = F.pad(self.qkv(x), (0, 0, 0, -wide % side, 0, -high % side))
+        if self.qkv.bias is not None:
+            qkv[:, high:], qkv[:, :, wide:] = self.qkv.bias, self.qkv.bias
+        rows, columns = (n // side for n in qkv.shape[1:3])
+        split = qkv.view(b, rows, side, columns, side, 3, self.heads, -1)
+        q, k, v = split.permute(5, 0, 1, 3, 6, 2, 4, 7).reshape(3, b * rows * columns, self.heads, side * side, -1)
+        read = F.scaled_dot_product_attention(q, k, v).view(b, rows, columns, self.heads, side, side, -1)
+        whole = read.permute(0, 1, 4, 2, 5, 3, 6).reshape(b, rows * side, columns * side, -1)
+        return self.proj(whole[:, :high, :wide].flatten(1, 2))
 
 
 def check_images(images: Tensor, views: Tensor | None, size: int) -> Tensor:

@@ -16,32 +16,13 @@ import numpy as np
 from wbvla.robots.base import Robot
 from wbvla.sim.tasks.base import palm_geoms
 from wbvla.types import N_ARM
+from wbvla.xvla.rotations import rotation_6d, rotation_matrix
 
 POSE_DIM = 20
 POSITION_TOLERANCE_M, ROTATION_TOLERANCE_RAD = 1e-3, 5e-3
 _MAX_STEPS, _STEP_S = 100, 0.1
 _PLACES = (slice(0, 9), slice(10, 19))
 _GRIPPERS = [9, 19]
-
-
-def rotation_6d(matrix: np.ndarray) -> np.ndarray:
-    """Return the first column, then the second, of rotation matrices (..., 3, 3): (..., 6)."""
-    return np.concatenate([matrix[..., 0], matrix[..., 1]], axis=-1)
-
-
-def rotation_matrix(six: np.ndarray) -> np.ndarray:
-    """Return rotation matrices (..., 3, 3) of 6-D rotations (..., 6), made orthonormal: the inverse of `rotation_6d`.
-
-    Raises:
-        ValueError: the two columns are zero or parallel.
-    """
-    first, second = six[..., :3], six[..., 3:]
-    x = first / np.maximum(np.linalg.norm(first, axis=-1, keepdims=True), 1e-12)
-    rest = second - (x * second).sum(-1, keepdims=True) * x
-    if min(np.linalg.norm(first, axis=-1).min(), np.linalg.norm(rest, axis=-1).min()) < 1e-6:
-        raise ValueError("rotation: got two columns that are zero or parallel, expected two different directions")
-    y = rest / np.linalg.norm(rest, axis=-1, keepdims=True)
-    return np.stack([x, y, np.cross(x, y)], axis=-1)
 
 
 class PalmPoses:
