@@ -317,6 +317,15 @@ def test_a_failing_policy_answers_with_its_reason_and_the_line_has_an_end(monkey
         assert float(lines["wbvla_latency_ms_p99"]) > float(lines["wbvla_overhead_ms_p99"]) > 0
 
 
+def test_an_answer_that_is_not_finite_fails_alone():
+    batcher = Batcher(Slow())
+    good, bad = batcher.submit((3.0, "push")), batcher.submit((3.0, "nan"))
+    batcher.work(1.0)
+    assert good.result()[0, 0] == 3.0 and batcher.counts["answered"] == batcher.counts["failed"] == 1
+    with pytest.raises(RuntimeError, match="numbers that are not finite"):
+        bad.result()
+
+
 def test_beyond_loopback_a_token_is_needed(tmp_path):
     for settings, message in (
         ({"host": "0.0.0.0"}, "without a token"),

@@ -41,7 +41,7 @@ LOGGED = {"loss", "loss/flow_matching", "loss/flag_cross_entropy", "gradients/so
 
 @pytest.fixture(autouse=True)
 def small_recipe(monkeypatch):
-    monkeypatch.setitem(XVLA_RECIPES, "tiny", lambda domains: small(domains, attention="prefix", dropout=0.0, **TRUNK))
+    monkeypatch.setitem(XVLA_RECIPES, "tiny", lambda domains: small(domains, attention="prefix", dropout=0.1, **TRUNK))
 
 
 def adapt(out, *data, **changes) -> Adapt:

@@ -155,6 +155,16 @@ def test_what_does_not_fit_is_refused(tmp_path):
             policy.predict_action_chunk(batch_of())
 
 
+def test_a_published_name_brings_its_number_and_an_only_camera_may_have_no_name():
+    shape = features(cameras=())
+    shape["input_features"]["observation.image"] = features()["input_features"]["observation.images.front"]
+    policy = make(STATS, shape, domain="robotwin2")
+    assert policy.model.config.domains["robotwin2"].id == 6
+    batch = {**batch_of(), "observation.image": torch.rand(2, 3, 48, 64)}
+    batch = {key: value for key, value in batch.items() if not key.startswith("observation.images.")}
+    assert policy.forward(batch)[0].isfinite() and policy.select_action(batch).shape == (2, 14)
+
+
 def test_the_dataset_says_whose_it_is(tmp_path):
     """What the recorder stored beats the robot type; a flag or a checkpoint that says another robot is an error."""
     from types import SimpleNamespace
@@ -164,11 +174,13 @@ def test_the_dataset_says_whose_it_is(tmp_path):
     (tmp_path / "meta" / "wbvla.json").write_text(json.dumps({"domain": facts}))
     meta = SimpleNamespace(root=tmp_path, robot_type="something else")
     policy = make(None, meta=meta, domain=None)
-    assert policy.config.domain == "arms" and policy.model.config.domains["arms"].id == 31
+    arms = policy.model.config.domains["arms"]
+    assert (policy.config.domain, arms.id, arms.action) == ("arms", 31, "joint")
     save_model(tmp_path / "model", Xvla(small({"arms": replace(ARMS, id=44)}, tokenizer="words")))
     for flags, message in (
         ({"domain": "g1"}, "domain: got 'g1', expected 'arms', which"),
         ({"domain": "arms", "domain_id": 0}, "domain_id: got 0, expected 31, which"),
+        ({"domain": "arms", "action_mode": "auto"}, "action_mode: got 'auto', expected 'joint', which"),
         ({"domain": None, "init_from": str(tmp_path / "model"), "n_action_steps": 2}, "id=44.*id=31"),
     ):
         with pytest.raises(ValueError, match=message):

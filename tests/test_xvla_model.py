@@ -26,9 +26,10 @@ def noise_of(model: Xvla, n: int = 3) -> torch.Tensor:
     return torch.randn(n, CHUNK, width, generator=torch.Generator().manual_seed(2))
 
 
+@pytest.mark.parametrize("mask_padding", [True, False])
 @pytest.mark.parametrize(("objective", "attention"), VARIANTS)
-def test_a_mixed_batch_equals_separate_ones(objective, attention):
-    model = make(objective, attention)
+def test_a_mixed_batch_equals_separate_ones(objective, attention, mask_padding):
+    model = make(objective, attention, mask_padding=mask_padding)
     batches = {name: batch_of(name, 2, seed) for seed, name in enumerate(ROBOTS)}
     mixed = mix(list(batches.values()), PAD)
     noise, t = noise_of(model, 6), torch.linspace(0.1, 0.9, 6)

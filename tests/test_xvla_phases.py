@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -172,12 +173,13 @@ def test_packs_that_do_not_fit_are_refused(model, tmp_path):
     pack = tmp_path / "arms.safetensors"
     export_pack(pack, model, "arms")
     trunk = trunk_id(model)
-    other = Xvla(small(attention="prefix"))
-    assert trunk_id(model) == trunk
+    trained = copy.deepcopy(model)
+    assert trunk_id(trained) == trunk
     with torch.no_grad():
-        other.transformer.norm.bias += 1e-3
-    with pytest.raises(ValueError, match=f"made for trunk {trunk}, got a model with trunk"):
-        import_pack(pack, other)
+        trained.transformer.norm.bias += 1e-3
+    for other in (trained, Xvla(model.config)):
+        with pytest.raises(ValueError, match=f"made for trunk {trunk}, got a model with trunk"):
+            import_pack(pack, other)
     renamed = small({"g1": ROBOTS["g1"], "arms": Domain(31, "joint", 14, 14, ("front",))}, attention="prefix")
     model.config = renamed
     with pytest.raises(ValueError, match="its robot 'arms' has other numbers"):

@@ -41,9 +41,9 @@ class XvlaWbConfig(PreTrainedConfig):
     Attributes:
         domain: name of the robot in the checkpoint's table; None = the dataset's robot type. A new name adds a robot
             with this dataset's numbers.
-        domain_id: number of a new robot; None = the next free one from 30 on.
+        domain_id: number of a new robot; None = the published one of its name, else the next free one from 30 on.
         like: robot whose soft prompt, and with the same action space also action layers, a new one starts from.
-        action_mode: action space of a new robot, see wbvla.xvla.actions.
+        action_mode: action space of a new robot, see wbvla.xvla.actions; None = what the dataset says, else auto.
         masked_actions: entries of a new robot's whole-body action that it does not have, such as 14 and 15: grippers.
         init_from: checkpoint folder that training starts from: ours, LeRobot's `xvla` or 2toINF's.
         released_for: "libero": `init_from` holds the released weights for that benchmark, which are to play it; state,
@@ -65,7 +65,7 @@ class XvlaWbConfig(PreTrainedConfig):
     domain: str | None = None
     domain_id: int | None = None
     like: str | None = None
-    action_mode: str = "auto"
+    action_mode: str | None = None
     masked_actions: list[int] = field(default_factory=list)
     init_from: str | None = None
     released_for: str | None = None
@@ -113,7 +113,7 @@ class XvlaWbConfig(PreTrainedConfig):
         state = self.robot_state_feature
         return Domain(
             id=domain_id,
-            action=self.action_mode,
+            action=self.action_mode or "auto",
             action_dim=self.action_feature.shape[0],
             state_dim=state.shape[0] if state is not None else 0,
             masked_actions=tuple(self.masked_actions),

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.policies.rtc import RTCProcessor
-from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
+from lerobot.utils.constants import ACTION, OBS_IMAGE, OBS_IMAGES, OBS_STATE
 from torch import Tensor
 
 from wbvla.lerobot import libero
@@ -21,7 +21,7 @@ from wbvla.lerobot.configuration_xvla_wb import XvlaWbConfig
 from wbvla.recipes.xvla import get_xvla_recipe
 from wbvla.xvla.batches import arrange_views, squash
 from wbvla.xvla.checkpoint import load_model
-from wbvla.xvla.config import FREE_ID, XvlaConfig, domain_name
+from wbvla.xvla.config import FREE_ID, PUBLISHED_IDS, XvlaConfig, domain_name
 from wbvla.xvla.model import Xvla
 from wbvla.xvla.phases import parameter_groups, set_trainable
 from wbvla.xvla.rtc import Previous
@@ -164,7 +164,9 @@ class XvlaWbPolicy(PreTrainedPolicy):
         domain = model.config.domains[self.config.domain]
         if self.config.released_for is not None:
             batch = libero.as_released(batch)
-        cameras = {key.removeprefix(f"{OBS_IMAGES}."): key for key in batch if key.startswith(f"{OBS_IMAGES}.")}
+        # a robot's only camera may be called observation.image
+        pictures = (key for key in batch if key == OBS_IMAGE or key.startswith(f"{OBS_IMAGES}."))
+        cameras = {key.removeprefix(f"{OBS_IMAGES}."): key for key in pictures}
         cameras = {name: key for name, key in cameras.items() if not name.endswith("_is_pad")}
         pixels = {name: (batch[key] * 255.0).permute(0, 2, 3, 1) for name, key in cameras.items()}
         images, views = arrange_views(domain, {n: squash(p, model.config.image_size) for n, p in pixels.items()})
@@ -191,9 +193,10 @@ class XvlaWbPolicy(PreTrainedPolicy):
 def _take_stored_domain(config: XvlaWbConfig, dataset_meta: Any) -> None:
     """Fill in the robot that the dataset itself names. Raises ValueError if a flag says another."""
     facts = stored_domain(dataset_meta.root)
-    for flag, key in (("domain", "name"), ("domain_id", "id")):
+    stored_as = {"domain": "name", "domain_id": "id", "action_mode": "action", "masked_actions": "masked_actions"}
+    for flag, key in stored_as.items():
         given, stored = getattr(config, flag), facts.get(key)
-        if given is None:
+        if stored is not None and given in (None, []):
             setattr(config, flag, stored)
         elif stored not in (None, given):
             raise ValueError(f"{flag}: got {given!r}, expected {stored!r}, which {dataset_meta.root} stores")
@@ -216,7 +219,8 @@ def _start(config: XvlaWbConfig, dataset_stats: dict[str, Any] | None) -> Xvla:
         model = load_model(config.init_from)
         model.config = replace(model.config, **wishes)
     else:
-        domains = {config.domain: config.dataset_domain(FREE_ID if config.domain_id is None else config.domain_id)}
+        free = PUBLISHED_IDS.get(config.domain, FREE_ID)
+        domains = {config.domain: config.dataset_domain(free if config.domain_id is None else config.domain_id)}
         model = Xvla(replace(get_xvla_recipe(config.recipe, domains), **wishes))
     known = model.config.domains.get(config.domain)
     if config.released_for is not None:
@@ -226,11 +230,15 @@ def _start(config: XvlaWbConfig, dataset_stats: dict[str, Any] | None) -> Xvla:
     if known is None:
         taken = {domain.id for domain in model.config.domains.values()}
         free = next(i for i in range(FREE_ID, FREE_ID + len(taken) + 1) if i not in taken)
+        free = PUBLISHED_IDS.get(config.domain, free)
         new = config.dataset_domain(free if config.domain_id is None else config.domain_id)
         model.add_domain(config.domain, new, config.like)
     else:
         wanted = config.dataset_domain(known.id if config.domain_id is None else config.domain_id)
-        if any(getattr(known, key) != getattr(wanted, key) for key in ("id", "action_dim", "state_dim", "cameras")):
+        if config.action_mode is None:
+            wanted = replace(wanted, action=known.action)
+        keys = ("id", "action", "action_dim", "state_dim", "cameras")
+        if any(getattr(known, key) != getattr(wanted, key) for key in keys):
             raise ValueError(
                 f"domain {config.domain!r}: the checkpoint has {known}, the dataset {wanted}; give --policy.domain "
                 "another name to add a robot"

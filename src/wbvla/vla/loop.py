@@ -205,7 +205,9 @@ class _Run:
     def advance(self, losses_of: Callable, gradients: Callable | None) -> dict[str, Tensor]:
         """Take one optimiser step and return its losses."""
         self.model.train()
-        self._generator.manual_seed(self.plan.seed * 1_000_003 + self.step)
+        seed = self.plan.seed * 1_000_003 + self.step
+        self._generator.manual_seed(seed)
+        torch.manual_seed(seed)  # dropout draws from torch's own generator
         for group, rate in zip(self.optimizer.param_groups, self._rates):
             group["lr"] = rate(self.step)
             for parameter in group["params"]:

@@ -97,7 +97,7 @@ class XvlaConfig:
         trunk: instead of Florence-2, the WholeBodyVLA policy's trunk: `VlaConfig.to_dict()`.
         image_size: side of the square images, pixels.
         tokenizer: "words", or what transformers knows, see wbvla.xvla.tokens.
-        text_tokens: tokens a sentence is padded to; longer ones are an error.
+        text_tokens: tokens a sentence is padded or cut to.
         chunk_steps: actions per chunk.
         hidden_size, depth, heads, mlp_ratio: of the transformer.
         prompt_tokens: length of a robot's soft prompt.

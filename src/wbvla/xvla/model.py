@@ -201,10 +201,15 @@ class Xvla(nn.Module):
         for name, rows in groups.items():
             prompts[rows] = self.domains[name].prompt
         tokens = self.transformer.embed_context(seen.primary, seen.others, prompts, self.config.chunk_steps)
+        own = torch.ones(batch["images"].shape[:2], dtype=torch.bool, device=prompts.device)
+        for name, rows in groups.items():  # views that another robot in the batch has are padding to any weights
+            own[rows, len(self.config.domains[name].cameras) :] = False
         there = None
-        if self.config.mask_padding:
+        if self.config.mask_padding or not own.all():
+            per_view = seen.others.shape[1] // max(1, own.shape[1] - 1)
+            others_there = seen.others_there & own[:, 1:].repeat_interleave(per_view, dim=1)
             always = torch.ones(prompts.shape[:2], dtype=torch.bool, device=prompts.device)
-            there = torch.cat([seen.primary_there, seen.others_there, always], dim=1)
+            there = torch.cat([seen.primary_there, others_there, always], dim=1)
         cache = None
         if self.config.attention == "prefix":
             cache = self.transformer.read_context(tokens, None if there is None else there[:, None, None])

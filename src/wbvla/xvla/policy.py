@@ -83,15 +83,13 @@ class XvlaPolicy:
     def answer(self, prepared: Sequence[Prepared]) -> list[np.ndarray]:
         """Return a chunk (T, A) in the dataset's units for each observation.
 
-        One forward pass for all that want equally many steps; released weights, which read missing views as if they
-        were there, also keep robots of different numbers of cameras apart.
+        One forward pass for all that want equally many steps.
         """
-        groups: dict[tuple[int, int], list[int]] = {}
+        groups: dict[int, list[int]] = {}
         for i, one in enumerate(prepared):
-            views = 0 if self.model.config.mask_padding else one.images.shape[1]
-            groups.setdefault((one.steps, views), []).append(i)
+            groups.setdefault(one.steps, []).append(i)
         chunks: dict[int, np.ndarray] = {}
-        for (steps, _), rows in groups.items():
+        for steps, rows in groups.items():
             chunks |= zip(rows, self._sample([prepared[i] for i in rows], steps))
         return [chunks[i] for i in range(len(prepared))]
 

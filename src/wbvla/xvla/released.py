@@ -19,6 +19,7 @@ from wbvla.xvla.model import Xvla
 
 IMAGES = "observation.images."
 TABLES = ("soft_prompt_hub", "action_encoder.fc", "action_encoder.bias", "action_decoder.fc", "action_decoder.bias")
+MOST_IDS = 1000
 ACTION_DIMS = {"ee6d": 20, "agibot_ee6d": 20, "joint": 14, "franka_joint7": 7, "so101_bimanual": 12}
 
 # released name -> ours, for checkpoints that hold transformers' Florence-2
@@ -233,6 +234,8 @@ def _check_expressible(model: Xvla) -> Domain:
     config = model.config
     wanted = {"objective": "clean", "attention": "bidirectional", "mask_padding": False, "lora_rank": 0, "trunk": {}}
     lines = [f"{k}: got {getattr(config, k)!r}, expected {v!r}" for k, v in wanted.items() if getattr(config, k) != v]
+    if (largest := max(d.id for d in config.domains.values())) >= MOST_IDS:
+        lines.append(f"domains: got id {largest}, expected ids below {MOST_IDS}: the table has a row for each")
     kinds = {(d.action, d.action_dim, d.state_dim, d.action_width) for d in config.domains.values()}
     if len(kinds) > 1:
         lines.append(f"domains: got {len(kinds)} kinds of action and state, expected one for all robots")

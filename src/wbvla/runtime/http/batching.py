@@ -94,8 +94,6 @@ class Batcher:
         start_s = time.monotonic()
         try:
             chunks = self._policy.answer([prepared for prepared, _, _ in batch])
-            if not all(np.isfinite(chunk).all() for chunk in chunks):
-                raise RuntimeError("the policy gave numbers that are not finite")
         except Exception as error:  # a policy's fault must reach the clients as a message, and must not end the server
             self.counts["failed"] += len(batch)
             for _, future, _ in batch:
@@ -103,8 +101,12 @@ class Batcher:
             return
         end_s = time.monotonic()
         self.counts["batches"] += 1
-        self.counts["answered"] += len(batch)
         for (_, future, came_s), chunk in zip(batch, chunks):
+            if not np.isfinite(chunk).all():  # a robot's absurd state; the others in the batch go on
+                self.counts["failed"] += 1
+                future.set_exception(RuntimeError("the policy gave numbers that are not finite"))
+                continue
+            self.counts["answered"] += 1
             self.latency_s.append(end_s - came_s)
             self.overhead_s.append(start_s - came_s)
             future.set_result(chunk)
