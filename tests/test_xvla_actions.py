@@ -105,6 +105,20 @@ def test_what_does_not_fit_is_refused(change, message):
         make_action_space(replace(Domain(0, "auto", 20, 20), **change))
 
 
+def test_grippers_and_choices_out_of_range_are_refused():
+    low, high = torch.full((14,), -50.0), torch.full((14,), 50.0)
+    low[[6, 13]], high[[6, 13]] = 0.0, 1.0
+    arms = make_action_space(Domain(0, "joint", 14, 14))
+    arms.require_range(low, high)
+    high[13] = 100.0  # LeRobot's SO-101 records per cent
+    with pytest.raises(ValueError, match="entry 13: got values from 0 to 100, expected 0 to 1 .*rescale"):
+        arms.require_range(low, high)
+    least, most = torch.zeros(20), torch.zeros(20)
+    least[16] = -2.0
+    with pytest.raises(ValueError, match="entry 16: got values from -2 to 0, expected -1 to 1"):
+        make_action_space(HUMANOID).require_range(least, most)
+
+
 def test_a_new_space_registers_from_outside():
     @register_action_space("two_hands")
     def two_hands(domain: Domain) -> ActionSpace:

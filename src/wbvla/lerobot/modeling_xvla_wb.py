@@ -243,6 +243,8 @@ def _start(config: XvlaWbConfig, dataset_stats: dict[str, Any] | None) -> Xvla:
                 f"domain {config.domain!r}: the checkpoint has {known}, the dataset {wanted}; give --policy.domain "
                 "another name to add a robot"
             )
+    if dataset_stats is not None and "max" in dataset_stats[ACTION]:
+        model.domains[config.domain].space.require_range(dataset_stats[ACTION]["min"], dataset_stats[ACTION]["max"])
     if dataset_stats is not None and not config.xvla and (known is None or config.init_from is None):
         head = model.domains[config.domain]
         head.space.set_statistics(dataset_stats[ACTION]["mean"], dataset_stats[ACTION]["std"])

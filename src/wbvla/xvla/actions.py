@@ -133,6 +133,21 @@ class ActionSpace(nn.Module):
             if self.normalised:
                 getattr(self, name).copy_(vector.clamp_min(STD_FLOOR) if name == "std" else vector)
 
+    def require_range(self, low: Sequence[float] | Tensor, high: Sequence[float] | Tensor) -> None:
+        """Raise ValueError if least and largest actions (A,) leave what grippers and choices lie between."""
+        low, high = torch.as_tensor(low).flatten(), torch.as_tensor(high).flatten()
+        for part in self.parts:
+            least = {"switch": 0.0, "choice": -1.0}.get(part.kind)
+            if least is None:
+                continue
+            for entry in part.entries:
+                got = float(low[entry]), float(high[entry])
+                if got[0] < least - 1e-3 or got[1] > 1.0 + 1e-3:
+                    raise ValueError(
+                        f"action: entry {entry}: got values from {got[0]:g} to {got[1]:g}, expected {least:g} to 1 in "
+                        "this action space; rescale the dataset, or use 'auto'"
+                    )
+
     def encode(self, action: Tensor) -> Tensor:
         """Turn actions (..., A) into what the network should predict, (..., W)."""
         slots = action.new_zeros(*action.shape[:-1], self.width)

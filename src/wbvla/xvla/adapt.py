@@ -118,6 +118,8 @@ def run(cfg: Adapt, report: Report | None = None) -> dict[str, Any]:
         RobotRows(source.dataset, name, config.domains[name], config.image_size, config.chunk_steps)
         for source, name in zip(sources, names)
     ]
+    for of in data:
+        model.domains[of.name].space.require_range(of.actions.min(0), of.actions.max(0))
     settings = {"stage": "xvla", "training": asdict(training), "plan": asdict(plan), "xvla": config.to_dict()}
     settings |= {"data": [of.fingerprint for of in data], "hold_out": cfg.hold_out, "dtype": cfg.dtype}
     settings |= {"like": cfg.like, "validate": [cfg.validate, cfg.trials], "domains": names}
