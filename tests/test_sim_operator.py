@@ -12,10 +12,12 @@ from wbvla.sim.env import TaskEnv
 from wbvla.sim.ik import ArmSolver
 from wbvla.sim.operator import get_operator
 from wbvla.sim.operator.motion import DWELL_S, PERIOD_S, TernaryFlag
+from wbvla.sim.operator.sloppy import SloppyOperator
 from wbvla.sim.seeds import seeds_for
 from wbvla.sim.tasks import TASKS, get_task
 from wbvla.sim.tasks.base import box_gap, palm_geoms
 from wbvla.sim.tasks.cart_pushing import CartState
+from wbvla.types import ARM, FLAGS, ArmTarget, LocoCommand, WholeBodyAction
 
 DWELL = round(DWELL_S / PERIOD_S)
 UP, HANDS_DOWN = np.full((2, 3), 0.9), np.full((2, 3), 0.7)
@@ -155,6 +157,36 @@ def shipped():
         pytest.skip(str(error))
 
 
+class Straight:
+    """An operator that always walks ahead; notes what it sees."""
+
+    def reset(self, rng):
+        self.seen_s = []
+
+    def act(self, state):
+        self.seen_s.append(state.t_s)
+        return WholeBodyAction(ArmTarget(np.zeros(14)), LocoCommand(1, 0, 0, 0.7))
+
+
+def test_a_sloppy_operator_sees_late_trembles_and_first_goes_aside():
+    lags, aside = set(), set()
+    for seed in range(20):
+        straight = Straight()
+        sloppy = SloppyOperator(straight, get_robot("g1"), 1.0, np.random.default_rng(seed))
+        times = np.arange(200) * PERIOD_S
+        actions = np.array([sloppy.act(replace(START, t_s=t)).to_vector() for t in times])
+        lags.add(round(float(times[-1] - straight.seen_s[-1]), 2))
+        assert 0.02 < actions[:, ARM].std() < 0.045
+        aside.add(int(np.sign(actions[:80, FLAGS][:, 1].sum())))
+        assert (actions[81:, FLAGS] == [1, 0, 0]).all(), "after four seconds at most it does its work"
+    assert lags == {0.0, 0.05, 0.1, 0.15, 0.2} and aside == {-1, 1}
+
+
+@pytest.mark.slow
+def test_a_sloppy_operator_still_pushes_the_cart():
+    assert demonstrate("cart-pushing", seeds_for("validation", 1)[0], sloppiness=1.0)[0]["success"]
+
+
 def test_the_hands_go_level_with_a_handle_of_any_height():
     """The arms obey at once here; on the way the operator corrects by eye what its palms miss."""
     robot, axis = get_robot("g1"), get_task("cart-pushing").axes["handle_m"]
@@ -181,7 +213,7 @@ def in_view(plant, points_m):
     return (back < 0) & (np.abs(right) < edge) & (np.abs(up) < edge)
 
 
-def demonstrate(task, seed):
+def demonstrate(task, seed, sloppiness=0.0):
     """One episode of the operator on the shipped legs.
 
     Returns:
@@ -189,7 +221,7 @@ def demonstrate(task, seed):
         whether object or handle, left palm and right palm are in view.
     """
     env = TaskEnv(task, image_size=0, controller=shipped())
-    operator = get_operator(env.task, env.robot, np.random.default_rng(0))
+    operator = get_operator(env.task, env.robot, np.random.default_rng(0), sloppiness)
     env.reset(seed)
     operator.reset(np.random.default_rng(seed))
     actions, deepest, views = [], 0.0, []

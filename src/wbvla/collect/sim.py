@@ -46,6 +46,7 @@ class CollectSim:
         seed: where in the split to begin; different seeds give different episodes.
         split: whose episode seeds: train, validation or test.
         pictures: what is recorded beside the head images, of the same size: head_depth, left_wrist, right_wrist.
+        sloppiness: of the operator, from 0 to 1: up to 0.2 s late, 0.03 rad of tremor, 0.4 m of detour.
         slips_hz: how often the legs go astray, per second of the episode; see `Slips`.
         json: file for the counts.
     """
@@ -59,6 +60,7 @@ class CollectSim:
     seed: int = 0
     split: str = "train"
     pictures: tuple[str, ...] = ()
+    sloppiness: float = 0.0
     slips_hz: float = 0.3
     json: str | None = None
 
@@ -72,6 +74,8 @@ class CollectSim:
             raise ValueError(f"image_size: got {self.image_size}, expected an even number up to {MAX_IMAGE_PX}")
         if not 0.0 <= self.slips_hz <= 2.0:
             raise ValueError(f"slips_hz: got {self.slips_hz}, expected 0 to 2 per second")
+        if not 0.0 <= self.sloppiness <= 1.0:
+            raise ValueError(f"sloppiness: got {self.sloppiness}, expected 0 to 1")
 
 
 @dataclass
@@ -135,7 +139,8 @@ def collect(cfg: CollectSim, attempt: Callable[[CollectSim, int], Attempt], fact
 
     started = time.monotonic()
     robot, text = get_robot(cfg.robot), get_task(cfg.task).text
-    facts = {"simulated": cfg.task, "split": cfg.split, "seed": cfg.seed, "slips_hz": cfg.slips_hz, **facts}
+    settings = {"seed": cfg.seed, "slips_hz": cfg.slips_hz, "sloppiness": cfg.sloppiness}
+    facts = {"simulated": cfg.task, "split": cfg.split, **settings, **facts}
     saved = saved_episodes(cfg.out, provenance_of(robot, FPS, cfg.image_size, text, facts))
     failures: Counter[str] = Counter()
     if len(saved) < cfg.episodes:
@@ -270,7 +275,8 @@ def simulate(cfg: CollectSim, seed: int) -> Attempt:
             control_delay_steps=CONTROL_DELAY_STEPS,
             pictures=cfg.pictures,
         )
-        _ENVIRONMENTS[cfg] = env, get_operator(env.task, env.robot, np.random.default_rng(seed))
+        operator = get_operator(env.task, env.robot, np.random.default_rng(seed), cfg.sloppiness)
+        _ENVIRONMENTS[cfg] = env, operator
     env, operator = _ENVIRONMENTS[cfg]
     observation = env.reset(seed)
     operator.reset(np.random.default_rng([seed, 1]))
