@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from runtime_world import Legs
-from wbvla.evaluation.policies import RandomActions, Replay, Zero, load_policy, mean_demonstration
+from wbvla.evaluation.policies import Modular, RandomActions, Replay, Zero, load_policy, mean_demonstration
 from wbvla.robots import get_robot
 from wbvla.types import FLAGS, LocoCommand, Observation
 
 pytest.importorskip("mujoco")
 
 from wbvla.evaluation import rollout as rollout_module
-from wbvla.evaluation.rollout import measure_latency
+from wbvla.evaluation.rollout import TICK_S, measure_latency
 from wbvla.runtime.limits import Limiter
 from wbvla.runtime.sim_robot import CAMERA_TICKS
 from wbvla.sim.env import SETTLE_TICKS
@@ -123,6 +123,28 @@ def test_replay_sees_nothing_but_the_clock():
     assert np.array_equal(ask(1.5)[:, 0], np.minimum(np.arange(30, 50), 39))  # the last action is held
 
 
+def test_the_modular_baseline_hands_over_when_the_robot_has_arrived():
+    class Learned(Scripted):
+        image_size = 0
+
+        def infer(self, observation):
+            super().infer(observation)
+            return {"chunk": Zero("g1").infer(observation)["chunk"]}
+
+    learned, reached, seen = Learned(), [], []
+    modular = Modular("cart-pushing", "g1", learned)
+
+    def watch(env):
+        reached.append(env.info()["subgoals"]["approach"])
+        seen.append(np.abs(env.applied[FLAGS]).any())
+
+    episode = rollout_module.rollout("cart-pushing", "g1", modular, 100_000, controller=shipped(), watch=watch)
+    arrived = reached.index(True)
+    assert np.any(seen[:arrived]) and not np.any(seen[arrived + 10 :]), "the operator walks, the other one stands"
+    assert learned.asked_s and min(learned.asked_s) > TICK_S * (arrived - 10)
+    assert episode.subgoals["approach"] and not episode.success and episode.flag_differences == 0
+
+
 def test_random_actions_follow_from_the_seed_and_stay_within_limits():
     policy, (low, high) = load_policy("random", "cart-pushing", "g1"), G1.range_rad[G1.n_lmo : G1.n_lmo + 14].T
     assert isinstance(policy, RandomActions)
@@ -143,6 +165,7 @@ def test_random_actions_follow_from_the_seed_and_stay_within_limits():
         ({"policy": "nowhere/at/all"}, "expected operator"),
         ({"policy": "replay"}, "--dataset"),
         ({"policy": "blind"}, "--checkpoint"),
+        ({"policy": "modular"}, "--checkpoint"),
     ],
 )
 def test_a_wrong_policy_names_the_fix(arguments, fix):

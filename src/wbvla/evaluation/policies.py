@@ -20,7 +20,7 @@ from wbvla.types import ACTION_DIM, FLAGS, ArmTarget, LocoCommand, Observation, 
 CHUNK_FPS = 20
 CHUNK_STEPS = 20
 
-NAMED = ("operator", "zero", "walk-only", "reach-only", "random", "replay", "blind")
+NAMED = ("operator", "zero", "walk-only", "reach-only", "random", "replay", "blind", "modular")
 LABELS = {
     "operator": "scripted operator (sees the simulator's state)",
     "vla": "VLA",
@@ -31,6 +31,7 @@ LABELS = {
     "zero": "stand still",
     "walk-only": "the operator's legs, arms frozen in a demonstration's pose",
     "reach-only": "the operator's arms, legs standing",
+    "modular": "the operator up to the object, the VLA from there",
 }
 
 
@@ -145,6 +146,39 @@ class RandomActions:
         return {"chunk": np.tile(action.to_vector(), (CHUNK_STEPS, 1))}
 
 
+class Modular:
+    """The operator, who sees the simulator's state, goes up to the object; a learned policy does the rest.
+
+    After the paper's modular baseline, in which a human drives the robot to its work (WholeBodyVLA, section 5.2).
+
+    Args:
+        task, robot: names.
+        policy: what takes over once the task's subgoal "approach" is reached.
+    """
+
+    def __init__(self, task: str, robot: str, policy: Any) -> None:
+        self._operator, self._stand, self._policy = Operator(task, robot), Zero(robot), policy
+        self.image_size = policy.image_size
+
+    def reset(self, seed: int) -> None:
+        """Begin an episode."""
+        self._operator.reset(seed)
+        self._policy.reset(seed)
+        self._ticks, self._arrived, self._chunk = 0, False, self._stand.infer(None)["chunk"]
+
+    def watch(self, env: Any) -> None:
+        """Let the operator see the environment; call after every tick."""
+        self._arrived |= env.info()["subgoals"]["approach"]
+        if not self._arrived and self._ticks % 5 in (0, 2):  # 20 Hz, as it is used to
+            action = self._operator.act(env.privileged())
+            self._chunk = np.tile(action.to_vector(), (CHUNK_STEPS, 1))
+        self._ticks += 1
+
+    def infer(self, observation: Observation) -> dict[str, np.ndarray]:
+        """Return the operator's newest action for a second, or the learned policy's chunk."""
+        return self._policy.infer(observation) if self._arrived else {"chunk": self._chunk}
+
+
 class Replay:
     """The mean demonstration in open loop: it looks at the clock only.
 
@@ -220,8 +254,8 @@ def load_policy(
 
     Args:
         policy: one of NAMED or a checkpoint folder.
-        checkpoint: the policy that "blind" takes its weights from, and "random" its shape; "random" without one acts
-            at random.
+        checkpoint: the policy that "blind" takes its weights from, "random" its shape, and to which "modular" hands over;
+            "random" without one acts at random.
         dataset: the recordings that "replay" averages.
         seed: of the random weights.
         steps, device: of an X-VLA: denoising steps, and where it computes.
@@ -241,9 +275,9 @@ def load_policy(
         return load_replay(dataset)
     if policy == "random" and checkpoint is None:
         return RandomActions(robot)
-    if policy == "blind" and checkpoint is None:
-        raise ValueError("policy blind needs a VLA to start from: add --checkpoint DIR")
-    if policy not in ("blind", "random"):
+    if policy in ("blind", "modular") and checkpoint is None:
+        raise ValueError(f"policy {policy} needs a VLA to start from: add --checkpoint DIR")
+    if policy not in ("blind", "random", "modular"):
         if not Path(policy).is_dir():
             folders = "a folder of `wbvla vla finetune` or `wbvla xvla adapt`"
             raise ValueError(f"policy: got {policy!r}, expected {', '.join(NAMED)} or {folders}")
@@ -251,5 +285,7 @@ def load_policy(
     learned = load_learned(checkpoint, robot, steps, device)
     if policy == "blind":
         return Blind(learned)
+    if policy == "modular":
+        return Modular(task, robot, learned)
     redraw_weights(learned.model, seed)
     return learned
