@@ -54,6 +54,15 @@ def test_every_primitive_is_filmed_in_every_room_and_some_without_a_body(tmp_pat
     assert min(cache.frames[cache.clip == i].std() for i in range(len(loco))) > 5
 
 
+def test_a_motion_through_the_furniture_is_never_filmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    studio = egocentric.Studio(egocentric.ClipSettings(0, 32, kinds=("approach",)), "box-loading")
+    monkeypatch.setattr(studio, "_touches", lambda qpos: True)
+    with pytest.raises(
+        ValueError, match="0000.mp4: got 100 motions .approach. that go into the furniture of box-loading"
+    ):
+        studio.make(tmp_path / "loco" / "0000.mp4")
+
+
 def test_a_primitive_moves_in_its_own_direction_only() -> None:
     robot = get_robot("g1")
     rest = robot.array("default")[robot.n_lmo : robot.n_lmo + 14]

@@ -27,7 +27,7 @@ FPS = 10
 CLIPS_PER_JOB = 4
 TRUTH, OURS = "truth.json", re.compile(r"(loco|mani)/\d{4,}\.mp4")
 KINDS = (*PRIMITIVES, "approach", "walk")  # of a loco clip, in turn; a walk is a mixture, with a cart also a push
-ATTEMPTS, TOUCH_M = 20, 0.02  # motions drawn until one stays off the furniture
+ATTEMPTS, TOUCH_M = 100, 0.02  # motions drawn until one stays off the furniture
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,10 @@ class Studio:
         self._trial = mujoco.MjData(model)
 
     def make(self, path: Path) -> dict:
-        """Invent, draw and write one clip; returns its truth. The clip's name and the seed decide everything."""
+        """Invent, draw and write one clip; returns its truth. The clip's name and the seed decide everything.
+
+        Raises ValueError where no motion stays off the furniture.
+        """
         family, index = path.parent.name, int(path.stem)
         rng = np.random.default_rng([self.settings.seed, ("loco", "mani").index(family), index])
         seconds = float(rng.uniform(3.0, 4.0))
@@ -203,6 +206,9 @@ class Studio:
             ):
                 break  # with a cart, walks keep clear by themselves, and hands may be on its handle
             motion = self._draw(kind, rng, seconds)
+        else:
+            touching = f"{ATTEMPTS} motions ({kind}) that go into the furniture of {self.task.name}"
+            raise ValueError(f"{path.name}: got {touching}, expected one that does not; use another seed")
         bare = family == "loco" and np.random.default_rng([self.settings.seed, 2, index]).random() < self.settings.bare
         alpha = self.plant.model.geom_rgba[self._body, 3].copy()
         if bare:
