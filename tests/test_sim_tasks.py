@@ -222,6 +222,29 @@ def test_the_subgoals_are_reached_in_their_order(task):
     assert verdict.success and verdict.done and verdict.failure == ""
 
 
+def test_only_the_time_limit_truncates_an_episode(monkeypatch):
+    from wbvla.sim.gym import WbvlaEnv
+
+    wrapped = WbvlaEnv("box-loading", image_size=0, controller=StandStill())
+    start, near, held, lifted, over, on, free = carry_state("box-loading")
+    loaded = [near, *[held] * 15, *[lifted] * 15, over, on, *[free] * 25]
+    dropped = replace(start, object_m=start.object_m * [1, 1, 0] + [0, 0, 0.1])
+    for states, failure, ended, cut in (
+        ([start], "", False, False),
+        (loaded, "", True, False),
+        ([replace(start, tilt_rad=1.1)], "fall", True, False),
+        ([dropped], "drop", True, False),
+        ([replace(start, t_s=60.0)], "timeout", False, True),
+    ):
+        wrapped.reset(seed=5)
+        for state in states[:-1]:
+            wrapped.inner._rules.judge(state)
+        with monkeypatch.context() as patch:
+            patch.setattr(wrapped.inner.task, "state", lambda plant, state=states[-1]: state)
+            _, reward, *ends, info = wrapped.step(wrapped.inner.applied)
+        assert (reward, *ends, info["failure"]) == (float(states is loaded), ended, cut, failure)
+
+
 @pytest.mark.parametrize("task", CARRYING)
 def test_what_is_no_success(task):
     start, near, held, lifted, over, on, free = carry_state(task)
