@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from runtime_world import Legs
-from wbvla.evaluation.policies import RandomActions, Replay, Zero, load_policy, mean_demonstration
+from wbvla.evaluation.policies import Operator, RandomActions, Replay, Zero, load_policy, mean_demonstration
 from wbvla.robots import get_robot
 from wbvla.types import FLAGS, LocoCommand, Observation
 
@@ -14,7 +14,7 @@ from wbvla.evaluation import rollout as rollout_module
 from wbvla.evaluation.rollout import measure_latency
 from wbvla.runtime.limits import Limiter
 from wbvla.runtime.sim_robot import CAMERA_TICKS
-from wbvla.sim.env import SETTLE_TICKS
+from wbvla.sim.env import SETTLE_TICKS, TaskEnv
 
 G1 = get_robot("g1")
 
@@ -80,6 +80,33 @@ def test_an_episode_depends_on_its_seed_only():
     rollout(Zero("g1"), 6, 0.04)
     again = rollout(Scripted(), 5, 0.04)
     assert (first.simulated_s, first.failure) == (again.simulated_s, again.failure)
+
+
+def test_the_operators_actions_last_as_long_as_in_recording():
+    class Standing(Operator):
+        def __init__(self):
+            self.acted = []
+
+        def reset(self, seed):
+            pass
+
+        def act(self, privileged):
+            self.acted.append(len(watched))
+            return rest
+
+    watched, operator = [], Standing()
+    env = TaskEnv("cart-pushing", image_size=0, controller=Legs())
+    env.reset(3)
+    rest, began, recorded = env.body.last, env.ticks, [0]
+    episode = rollout_module.rollout(
+        "cart-pushing", "g1", operator, 3, controller=Legs(), watch=lambda env: watched.append(env.ticks)
+    )
+    while len(recorded) <= len(operator.acted):
+        env.step(rest.to_vector())
+        recorded.append(env.ticks - began)
+    assert [*operator.acted, len(watched)] == recorded and recorded[:4] == [0, 2, 5, 7]
+    assert watched == list(range(began + 1, began + 1 + len(watched)))
+    assert (episode.simulated_s, episode.failure) == (0.02 * len(watched), env.info()["failure"])
 
 
 def test_latency_is_whole_ticks():

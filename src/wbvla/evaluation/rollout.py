@@ -112,22 +112,23 @@ def conclude(verdict: dict[str, Any], seed: int, ticks: int, started: float, fla
 
 def _operated(task: str, robot: str, operator: Operator, seed: int, controller, watch, unseen) -> Episode:
     """Let the operator act 20 times a second, each action lasting 2 or 3 ticks in turn, as in recording."""
-    from wbvla.sim.env import TaskEnv
+    from wbvla.sim.env import SETTLE_TICKS, TaskEnv
 
-    started = time.perf_counter()
+    started, differences = time.perf_counter(), 0
+
+    def after_tick(env) -> None:
+        nonlocal differences
+        differences += int(not np.array_equal(env.applied[FLAGS], action.loco.flags))
+        if watch is not None:
+            watch(env)
+
     env = TaskEnv(task, robot, image_size=0, controller=controller, unseen=unseen)
-    env.reset(seed)
-    ticks = differences = 0
     try:
+        env.reset(seed)
         while not env.info()["done"]:
-            if ticks % 5 in (0, 3):
-                action = operator.act(env.privileged())
-            env.tick(action)
-            ticks += 1
-            differences += int(not np.array_equal(env.applied[FLAGS], action.loco.flags))
-            if watch is not None:
-                watch(env)
-        return conclude(env.info(), seed, ticks, started, differences)
+            action = operator.act(env.privileged())
+            env.step(action.to_vector(), after_tick)
+        return conclude(env.info(), seed, env.ticks - SETTLE_TICKS, started, differences)
     finally:
         env.close()
 
