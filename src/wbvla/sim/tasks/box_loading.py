@@ -153,7 +153,7 @@ class BoxRules(CarryRules):
     """`CarryRules`, and: the box is placed when it stands on the cart's deck.
 
     It stands there when its lowest corner is within 1 cm of the deck's height, its centre is above the deck and at
-    least 8 cm inside its edges, and it leans less than 10 degrees.
+    least 5 cm inside its edges, and it leans less than 10 degrees.
     """
 
     def placed(self, state: CarryState) -> bool:
