@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from sim_world import StandStill
+from wbvla.robots import get_robot
 from wbvla.sim.env import TaskEnv
+from wbvla.sim.operator import get_operator
+from wbvla.sim.operator.carry import CARRYING as CARRYING_PHASES
 from wbvla.sim.tasks import TASKS, get_task
 from wbvla.sim.tasks.base import Axis, draw
 from wbvla.sim.tasks.carrying import SUBGOALS, CarryState
@@ -292,3 +295,23 @@ def test_what_is_no_success(task):
     assert verdict(*path, (down, 1)).failure == "drop"
     assert verdict(*path, (replace(over, tilt_rad=1.1), 1), (free, 100)).failure == "fall"
     assert verdict((replace(start, t_s=60.0), 1)).failure == "timeout"
+
+
+@pytest.mark.parametrize("task", CARRYING)
+@pytest.mark.parametrize("phase", CARRYING_PHASES)
+def test_the_operator_goes_back_for_an_object_that_slipped_from_a_hand(task, phase):
+    _, near, _, lifted, *_ = carry_state(task)
+    operator = get_operator(get_task(task), get_robot("g1"), np.random.default_rng(0))
+    operator.act(near)
+    operator._enter(phase)
+    lost = replace(lifted, palm_gap_m=np.array([0.0, 0.05]))
+    for state, steps in ((lost, 7), (lifted, 1), (lost, 7), (lifted, 1)):
+        for _ in range(steps):
+            operator.act(state)
+            assert operator.phase in CARRYING_PHASES, "a moment is nothing"
+    for _ in range(9):
+        assert operator.phase in CARRYING_PHASES
+        operator.act(lost)
+    assert operator.phase == "free"
+    operator.act(replace(lifted, palm_gap_m=np.full(2, 0.1)))
+    assert operator.phase == "approach"
