@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from wbvla.collect import egocentric
 from wbvla.collect.egocentric import KINDS, CollectClips, run, run_clips
 from wbvla.collect.motion import DT_S, PRIMITIVES, approach, primitive, reach, walk
 from wbvla.data.video import ClipCache
@@ -52,6 +54,15 @@ def test_every_primitive_is_filmed_in_every_room_and_some_without_a_body(tmp_pat
     assert min(cache.frames[cache.clip == i].std() for i in range(len(loco))) > 5
 
 
+def test_a_motion_through_the_furniture_is_never_filmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    studio = egocentric.Studio(egocentric.ClipSettings(0, 32, kinds=("approach",)), "box-loading")
+    monkeypatch.setattr(studio, "_touches", lambda qpos: True)
+    with pytest.raises(
+        ValueError, match="0000.mp4: got 100 motions .approach. that go into the furniture of box-loading"
+    ):
+        studio.make(tmp_path / "loco" / "0000.mp4")
+
+
 def test_a_primitive_moves_in_its_own_direction_only() -> None:
     robot = get_robot("g1")
     rest = robot.array("default")[robot.n_lmo : robot.n_lmo + 14]
@@ -85,9 +96,52 @@ def test_other_settings_are_refused(clips: tuple[Path, dict], tmp_path: Path) ->
     out, _ = clips
     with pytest.raises(ValueError, match="seed: got 5, expected 6"):
         run_clips(out, N_LOCO, N_MANI, size=48, seed=6)
-    (tmp_path / "holiday.mp4").write_bytes(b"")
-    with pytest.raises(ValueError, match="other videos"):
-        run_clips(tmp_path, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "name, known",
+    [
+        ("holiday.mp4", False),
+        ("loco/holiday.mp4", False),
+        ("loco/0007.mp4", False),
+        ("old/loco/0000.mp4", False),
+        ("loco/holiday.mp4", True),
+    ],
+)
+def test_videos_of_others_are_refused_and_kept(
+    clips: tuple[Path, dict], tmp_path: Path, name: str, known: bool
+) -> None:
+    out, _ = clips
+    if known:
+        (tmp_path / "truth.json").write_bytes((out / "truth.json").read_bytes())
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_bytes(b"mine")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match=f"other videos .{Path(name).name}.*choose another"):
+        run_clips(tmp_path, 1, 1, size=48, seed=5)
+    assert sorted(tmp_path.rglob("*")) == before and (tmp_path / name).read_bytes() == b"mine"
+
+
+def test_a_run_that_stopped_before_its_first_truth_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stops(*_) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(egocentric, "Workers", stops)
+        run_clips(tmp_path, 1, 0, size=48, seed=5)
+    (tmp_path / "loco" / "0000.mp4").write_bytes(b"half a run's")
+    assert run_clips(tmp_path, 0, 0, size=48, seed=5)["clips"] == {}
+    assert not list(tmp_path.rglob("*.mp4"))
+
+
+def test_a_smaller_run_forgets_the_clips_it_deletes(clips: tuple[Path, dict], tmp_path: Path) -> None:
+    out, truth = clips
+    shutil.copytree(out, tmp_path, dirs_exist_ok=True)
+    fewer = run_clips(tmp_path, 2, 1, size=48, seed=5)
+    names = {"loco/0000.mp4", "loco/0001.mp4", "mani/0000.mp4"}
+    assert fewer["clips"] == {name: truth["clips"][name] for name in names}
+    assert {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.mp4")} == names
+    assert json.loads((tmp_path / "truth.json").read_text()) == fewer
 
 
 def test_motions_are_smooth_and_inside_the_room() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from wbvla.cli import VERBS, main
+from wbvla.sim.tasks import TASKS, get_task
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("README.md", "docs/commands.md", "docs/demo.md", "docs/world.md", "docs/xvla.md")
@@ -82,6 +83,11 @@ def test_flags_named_in_a_verbs_section_are_its_own(name):
     text = prose.partition(f"## wbvla {name}\n")[2].partition("\n## ")[0]
     config_class = getattr(import_module(f"wbvla.{VERBS[name].module}"), VERBS[name].config)
     assert set(re.findall(r"`--([a-z-]+)", text)) <= {field.name.replace("_", "-") for field in fields(config_class)}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_world_says_what_each_task_tells_the_policy(task):
+    assert f"## {task}\n\n*{get_task(task).text}*\n" in (ROOT / "docs" / "world.md").read_text()
 
 
 def test_pictures_and_links_exist():

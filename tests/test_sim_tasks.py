@@ -9,13 +9,19 @@ import numpy as np
 import pytest
 
 from sim_world import StandStill
+from wbvla.robots import get_robot
 from wbvla.sim.env import TaskEnv
+from wbvla.sim.operator import get_operator
+from wbvla.sim.operator.carry import CARRYING as CARRYING_PHASES
 from wbvla.sim.tasks import TASKS, get_task
 from wbvla.sim.tasks.base import Axis, draw
 from wbvla.sim.tasks.carrying import SUBGOALS, CarryState
 
 CARRYING = {"box-loading": "box", "bag-packing": "bag"}
 ROBOTS = ("g1", "x2")
+# What of the model an axis changes that no small picture of the start shows.
+FELT = {"box_kg": "body_mass", "bag_kg": "body_mass", "cart_kg": "body_mass", "rolling_N": "dof_frictionloss"}
+FELT |= {"box_friction": "geom_friction", "bag_friction": "geom_friction", "bag_length_m": "geom_size"}
 # Prints what an episode leaves behind.
 EPISODE = """
 import hashlib, sys
@@ -42,15 +48,16 @@ def env(request):
     return TaskEnv(request.param, image_size=0, controller=StandStill())
 
 
-def corners(task, n_random=20):
-    """Every axis at both ends of its trained and unseen ranges, the others in the middle; then random corners."""
+def corners(task, n_random=40):
+    """Every axis at both ends of its trained and unseen ranges, the others in the middle; then random corners, half of
+    them of all trained and half of all unseen ranges."""
     middle = {name: axis.at(0.5) for name, axis in task.axes.items()}
     for name, axis in task.axes.items():
         for value in (axis.at(0.0), axis.at(1.0), axis.at(0.0, unseen=True), axis.at(1.0, unseen=True)):
             yield middle | {name: value}
     rng = np.random.default_rng(0)
-    for _ in range(n_random):
-        yield {name: axis.at(float(rng.integers(2))) for name, axis in task.axes.items()}
+    for unseen in [False, True] * (n_random // 2):
+        yield {name: axis.at(float(rng.integers(2)), unseen) for name, axis in task.axes.items()}
 
 
 def test_axes_are_drawn_from_their_ranges():
@@ -95,7 +102,6 @@ def test_every_corner_starts_clean_steps_and_draws(task, robot):
         env.reset(0)
     except ValueError as error:
         pytest.skip(str(error))
-    pictures = set()
     for values in corners(env.task):
         env.task.start(plant, np.random.default_rng(1), **values)
         assert all(contact.dist > -5e-4 for contact in plant.data.contact), values
@@ -106,10 +112,35 @@ def test_every_corner_starts_clean_steps_and_draws(task, robot):
         assert np.isfinite(plant.data.qpos).all() and np.abs(plant.data.qvel).max() < 10.0, values
         assert all(contact.dist > -5e-3 for contact in plant.data.contact), values
         assert not env.info()["done"] and not env.info()["fallen"], values
-        picture = plant.render(32)
-        assert picture.std() > 5.0, values
-        pictures.add(picture.tobytes())
-    assert len(pictures) > 20, "axes are seen"
+        assert plant.render(32).std() > 5.0, values
+
+
+def look_round(plant):
+    """Head pictures (3, 48, 48, 3) of a robot turned to the right, as it stands, and turned to the left."""
+    pictures = []
+    for turn_rad in (-0.8, 0.0, 0.8):
+        qpos = plant.data.qpos.copy()
+        mujoco.mju_mulQuat(
+            qpos[3:7], np.array([np.cos(turn_rad / 2), 0, 0, np.sin(turn_rad / 2)]), plant.data.qpos[3:7]
+        )
+        pictures.append(plant.render(48, qpos))
+    return np.array(pictures)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_axis_is_seen_or_felt(task):
+    env = TaskEnv(task, image_size=0, controller=StandStill())
+    plant = env.plant
+    middle = {name: axis.at(0.5) for name, axis in env.task.axes.items()} | {"camera_noise": 0.0}
+    for name, axis in env.task.axes.items():
+        ends = []
+        for share in (0.0, 1.0):
+            env.task.start(plant, np.random.default_rng(1), **middle | {name: axis.at(share)})
+            try:
+                ends.append(getattr(plant.model, FELT[name]).copy() if name in FELT else look_round(plant))
+            except ValueError as error:
+                pytest.skip(str(error))
+        assert (ends[0] != ends[1]).any(), name
 
 
 @pytest.mark.parametrize("task", CARRYING)
@@ -222,6 +253,29 @@ def test_the_subgoals_are_reached_in_their_order(task):
     assert verdict.success and verdict.done and verdict.failure == ""
 
 
+def test_only_the_time_limit_truncates_an_episode(monkeypatch):
+    from wbvla.sim.gym import WbvlaEnv
+
+    wrapped = WbvlaEnv("box-loading", image_size=0, controller=StandStill())
+    start, near, held, lifted, over, on, free = carry_state("box-loading")
+    loaded = [near, *[held] * 15, *[lifted] * 15, over, on, *[free] * 25]
+    dropped = replace(start, object_m=start.object_m * [1, 1, 0] + [0, 0, 0.1])
+    for states, failure, ended, cut in (
+        ([start], "", False, False),
+        (loaded, "", True, False),
+        ([replace(start, tilt_rad=1.1)], "fall", True, False),
+        ([dropped], "drop", True, False),
+        ([replace(start, t_s=60.0)], "timeout", False, True),
+    ):
+        wrapped.reset(seed=5)
+        for state in states[:-1]:
+            wrapped.inner._rules.judge(state)
+        with monkeypatch.context() as patch:
+            patch.setattr(wrapped.inner.task, "state", lambda plant, state=states[-1]: state)
+            _, reward, *ends, info = wrapped.step(wrapped.inner.applied)
+        assert (reward, *ends, info["failure"]) == (float(states is loaded), ended, cut, failure)
+
+
 @pytest.mark.parametrize("task", CARRYING)
 def test_what_is_no_success(task):
     start, near, held, lifted, over, on, free = carry_state(task)
@@ -241,3 +295,23 @@ def test_what_is_no_success(task):
     assert verdict(*path, (down, 1)).failure == "drop"
     assert verdict(*path, (replace(over, tilt_rad=1.1), 1), (free, 100)).failure == "fall"
     assert verdict((replace(start, t_s=60.0), 1)).failure == "timeout"
+
+
+@pytest.mark.parametrize("task", CARRYING)
+@pytest.mark.parametrize("phase", CARRYING_PHASES)
+def test_the_operator_goes_back_for_an_object_that_slipped_from_a_hand(task, phase):
+    _, near, _, lifted, *_ = carry_state(task)
+    operator = get_operator(get_task(task), get_robot("g1"), np.random.default_rng(0))
+    operator.act(near)
+    operator._enter(phase)
+    lost = replace(lifted, palm_gap_m=np.array([0.0, 0.05]))
+    for state, steps in ((lost, 7), (lifted, 1), (lost, 7), (lifted, 1)):
+        for _ in range(steps):
+            operator.act(state)
+            assert operator.phase in CARRYING_PHASES, "a moment is nothing"
+    for _ in range(9):
+        assert operator.phase in CARRYING_PHASES
+        operator.act(lost)
+    assert operator.phase == "free"
+    operator.act(replace(lifted, palm_gap_m=np.full(2, 0.1)))
+    assert operator.phase == "approach"

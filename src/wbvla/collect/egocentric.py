@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -24,9 +25,9 @@ from wbvla.sim.listing import choose_tasks
 
 FPS = 10
 CLIPS_PER_JOB = 4
-TRUTH = "truth.json"
+TRUTH, OURS = "truth.json", re.compile(r"(loco|mani)/\d{4,}\.mp4")
 KINDS = (*PRIMITIVES, "approach", "walk")  # of a loco clip, in turn; a walk is a mixture, with a cart also a push
-ATTEMPTS, TOUCH_M = 20, 0.02  # motions drawn until one stays off the furniture
+ATTEMPTS, TOUCH_M = 100, 0.02  # motions drawn until one stays off the furniture
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def film(out: str | Path, settings: ClipSettings, n_loco: int, n_mani: int, work
         n_loco, n_mani: clips of each family.
         workers: processes.
     Raises:
-        ValueError: the folder holds clips of other settings.
+        ValueError: the folder holds clips of other settings, or videos that are none of its clips.
     """
     out = Path(out)
     if settings.size % 2:
@@ -110,8 +111,10 @@ def film(out: str | Path, settings: ClipSettings, n_loco: int, n_mani: int, work
     names = [f"loco/{i:04d}.mp4" for i in range(n_loco)] + [f"mani/{i:04d}.mp4" for i in range(n_mani)]
     truth = _old_truth(out, settings)
     clips = {name: truth["clips"][name] for name in names if name in truth["clips"] and (out / name).is_file()}
+    # Before the first clip, so that the next run knows the folder for its own wherever this one stops.
+    save_contract(out / TRUTH, {"kind": "clips", "settings": settings.facts(), "clips": clips})
     for family in ("loco", "mani"):
-        (out / family).mkdir(parents=True, exist_ok=True)
+        (out / family).mkdir(exist_ok=True)
         for path in (out / family).glob("*.mp4"):
             if f"{family}/{path.name}" not in clips:
                 path.unlink()  # of an interrupted run, or beyond the wanted number
@@ -137,15 +140,18 @@ def make_clips(out: str, settings: ClipSettings, names: list[str]) -> dict[str, 
 
 def _old_truth(out: Path, settings: ClipSettings) -> dict:
     path = out / TRUTH
+    for video in out.rglob("*.mp4"):
+        if not (path.is_file() and OURS.fullmatch(video.relative_to(out).as_posix())):
+            raise ValueError(
+                f"{out}: got other videos ({video.name}), expected a new folder or one of clips; choose another"
+            )
     if not path.is_file():
-        if out.is_dir() and any(out.rglob("*.mp4")) and not (out / "loco").is_dir():
-            raise ValueError(f"{out}: got a folder with other videos, expected a new one; choose another")
         return {"clips": {}}
     try:
         truth = json.loads(path.read_text())
         require_match(settings.facts(), truth["settings"], f"{out}: clips")
     except (json.JSONDecodeError, KeyError, TypeError):
-        raise ValueError(f"{path}: unreadable; delete the folder and make the clips again") from None
+        raise ValueError(f"{path}: got no truth of clips, expected one; choose another folder") from None
     return truth
 
 
@@ -181,7 +187,10 @@ class Studio:
         self._trial = mujoco.MjData(model)
 
     def make(self, path: Path) -> dict:
-        """Invent, draw and write one clip; returns its truth. The clip's name and the seed decide everything."""
+        """Invent, draw and write one clip; returns its truth. The clip's name and the seed decide everything.
+
+        Raises ValueError where no motion stays off the furniture.
+        """
         family, index = path.parent.name, int(path.stem)
         rng = np.random.default_rng([self.settings.seed, ("loco", "mani").index(family), index])
         seconds = float(rng.uniform(3.0, 4.0))
@@ -197,6 +206,9 @@ class Studio:
             ):
                 break  # with a cart, walks keep clear by themselves, and hands may be on its handle
             motion = self._draw(kind, rng, seconds)
+        else:
+            touching = f"{ATTEMPTS} motions ({kind}) that go into the furniture of {self.task.name}"
+            raise ValueError(f"{path.name}: got {touching}, expected one that does not; use another seed")
         bare = family == "loco" and np.random.default_rng([self.settings.seed, 2, index]).random() < self.settings.bare
         alpha = self.plant.model.geom_rgba[self._body, 3].copy()
         if bare:

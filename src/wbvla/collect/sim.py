@@ -177,7 +177,7 @@ class _InOrder:
     def __init__(self, workers: Workers, attempt: Callable, cfg: CollectSim, first: int) -> None:
         self._workers, self._attempt, self._cfg, self._next = workers, attempt, cfg, first
         self._ahead: deque = deque()
-        for _ in range(8 * cfg.workers):  # enough to do while LeRobot is imported
+        for _ in range(2 * cfg.workers):  # whole episodes of raw pictures, so no more than keep the workers busy
             self._submit()
 
     def _submit(self) -> None:

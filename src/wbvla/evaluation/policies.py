@@ -254,7 +254,7 @@ def load_policy(
 
     Args:
         policy: one of NAMED or a checkpoint folder.
-        checkpoint: the policy that "blind" takes its weights from, "random" its shape, and to which "modular" hands over;
+        checkpoint: the policy that "blind" takes its weights from, "random" its shape, and "modular" hands over to;
             "random" without one acts at random.
         dataset: the recordings that "replay" averages.
         seed: of the random weights.

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from wbvla.evaluation.policies import CHUNK_FPS, Operator, Policy
+from wbvla.evaluation.policies import CHUNK_FPS, Modular, Operator, Policy
 from wbvla.runtime.wire import Answer, Request
 from wbvla.types import FLAGS, Observation, state_names
 
@@ -79,7 +79,10 @@ def rollout(
     from wbvla.runtime.sim_robot import SimRobot
 
     started, clock = time.perf_counter(), SimulatedClock()
-    adapter = SimRobot(task, robot, controller, clock, seed, image_size, watch, unseen)
+    watchers = [w for w in (watch, policy.watch if isinstance(policy, Modular) else None) if w is not None]
+    adapter = SimRobot(
+        task, robot, controller, clock, seed, image_size, lambda env: [w(env) for w in watchers], unseen
+    )  # fmt: skip
     try:
         adapter.camera()  # on a robot, the first picture goes into greeting the server
         link = LockstepLink(lambda request: answer(policy, request), clock, latency_s)
@@ -112,22 +115,23 @@ def conclude(verdict: dict[str, Any], seed: int, ticks: int, started: float, fla
 
 def _operated(task: str, robot: str, operator: Operator, seed: int, controller, watch, unseen) -> Episode:
     """Let the operator act 20 times a second, each action lasting 2 or 3 ticks in turn, as in recording."""
-    from wbvla.sim.env import TaskEnv
+    from wbvla.sim.env import SETTLE_TICKS, TaskEnv
 
-    started = time.perf_counter()
+    started, differences = time.perf_counter(), 0
+
+    def after_tick(env) -> None:
+        nonlocal differences
+        differences += int(not np.array_equal(env.applied[FLAGS], action.loco.flags))
+        if watch is not None:
+            watch(env)
+
     env = TaskEnv(task, robot, image_size=0, controller=controller, unseen=unseen)
-    env.reset(seed)
-    ticks = differences = 0
     try:
+        env.reset(seed)
         while not env.info()["done"]:
-            if ticks % 5 in (0, 3):
-                action = operator.act(env.privileged())
-            env.tick(action)
-            ticks += 1
-            differences += int(not np.array_equal(env.applied[FLAGS], action.loco.flags))
-            if watch is not None:
-                watch(env)
-        return conclude(env.info(), seed, ticks, started, differences)
+            action = operator.act(env.privileged())
+            env.step(action.to_vector(), after_tick)
+        return conclude(env.info(), seed, env.ticks - SETTLE_TICKS, started, differences)
     finally:
         env.close()
 

@@ -28,7 +28,7 @@ class Evaluate:
     """Closed-loop evaluation.
 
     Attributes:
-        policy: operator, zero, walk-only, reach-only, random, replay, blind, modular, or a folder with a VLA or X-VLA.
+        policy: operator, zero, walk-only, reach-only, random, replay, blind, modular, or the folder of a VLA or X-VLA.
         task: what to do: a task, several with commas between them, or all.
         robot: who does it.
         trials: episodes of each task.
@@ -36,7 +36,7 @@ class Evaluate:
         split: whose seeds: train, validation or test. Select nothing on test.
         seed: which block of `trials` seeds of the split; also draws the weights of `random`.
         json: file for the rows with every episode.
-        checkpoint: the VLA or X-VLA behind `blind`, `modular` and `random`; without one `random` draws actions, not weights.
+        checkpoint: the VLA or X-VLA behind `blind`, `modular` and `random`; without one `random` draws actions.
         dataset: the demonstrations that `replay` averages.
         video: mp4 of the first successful episode (of the first one if none succeeds); of several tasks NAME-TASK.mp4.
         latency_s: the policy's latency in simulated time; measured at the start if not given.

@@ -8,6 +8,7 @@ was one camera delay ago (drawn per episode); `t_capture_s` is that instant's tr
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -94,11 +95,19 @@ class TaskEnv:
         self._remember()
         self._outcome = self._rules.judge(self.task.state(self.plant))
 
-    def step(self, action: np.ndarray) -> tuple[Observation, dict[str, Any]]:
-        """Advance by one 20 Hz action (20,), 2 and 3 ticks in turn. See `info` for the dictionary."""
+    def step(
+        self, action: np.ndarray, watch: Callable[[TaskEnv], None] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Advance by one 20 Hz action (20,), 2 and 3 ticks in turn. See `info` for the dictionary.
+
+        Args:
+            watch: called with this environment after every tick.
+        """
         self._steps += 1
         for _ in range(2 if self._steps % 2 else 3):
             self.tick(action)
+            if watch is not None:
+                watch(self)
         return self.observe(), self.info()
 
     def observe(self) -> Observation:

@@ -53,10 +53,10 @@ class WbvlaEnv(gymnasium.Env):
         return self._pack(observation), {"seed": episode, "task": observation.task}
 
     def step(self, action):
-        """Apply one 20 Hz action."""
+        """Apply one 20 Hz action. Success, a fall and a drop terminate the episode; the time limit truncates it."""
         observation, info = self.inner.step(action)
-        ended = info["success"] or info["fallen"]
-        return self._pack(observation), float(info["success"]), ended, info["done"] and not ended, info
+        late = info["failure"] == "timeout"
+        return self._pack(observation), float(info["success"]), info["done"] and not late, late, info
 
     def render(self) -> np.ndarray:
         """Return the third-person picture with the head view inset."""

@@ -31,7 +31,9 @@ BESIDE_OK_M = (0.05, 0.04, 0.025)  # ahead, aside, above
 TOUCH_M, LOST_M, OPENED_M = 0.03, 0.04, 0.04  # palm to side: holds; palm to object: has lost it; lets it go
 LIFTED_M, OVER_M, STANDS_M = 0.04, 0.06, 0.01  # above the support; from the goal on the floor plane; above the goal
 SQUEEZE_N, SQUEEZE_N_KG, GRAVITY = 15.0, 5.0, 9.81
-HOLDING = ("lift", "retreat", "face", "deliver", "over", "lower")
+LOST_S = 0.4  # how long a palm must be off the object for it to be lost
+CARRYING = ("lift", "retreat", "face", "deliver", "over")  # phases in which a lost object is picked up again
+HOLDING = (*CARRYING, "lower")
 
 Aims = tuple[tuple[float, float, float], float, np.ndarray, bool]
 
@@ -60,6 +62,7 @@ class CarryOperator:
         self._carried_m = CARRIED_M + rng.uniform(-0.02, 0.02)
         self._walker = Walker(self.robot.name)
         self._hands.reset()
+        self._lost_s = 0.0
         self._enter("approach")
 
     def act(self, state: CarryState) -> WholeBodyAction:
@@ -69,6 +72,7 @@ class CarryOperator:
         self._walker.see(state)
         self._hands.see(state)
         stand, height_m, palms, holds = getattr(self, f"_{self.phase}")(state)
+        self._notice_loss(state)
         loco = LocoCommand(*self._walker.flags(*stand), self._reachable(height_m))
         squeezes = holds and bool(np.all(state.palm_gap_m < TOUCH_M))
         press_N = SQUEEZE_N + SQUEEZE_N_KG * state.object_kg if squeezes else 0.0
@@ -121,7 +125,7 @@ class CarryOperator:
         palms[:, 2] = self._hands.to_trunk(np.array([[*state.palm_m[:, :2].mean(0), height_m]]))[0, 2]
         if state.lowest_m > state.support_m + LIFTED_M:
             self._enter("retreat")
-        elif self._phase_s > 4.0 or self._lasts(bool(np.any(state.palm_gap_m > LOST_M)), 0.4):
+        elif self._phase_s > 4.0:
             self._enter("free")
         return self._stand, self._grasp_height(state), palms, True
 
@@ -174,6 +178,13 @@ class CarryOperator:
         """Hands up beside the object, or a ledge would hang on them."""
         above = self._above(state, OPEN_M)
         return self._goal_stand(state, STAND_OFF_M), self.robot.nominal_height_m, above, False
+
+    def _notice_loss(self, state: CarryState) -> None:
+        """Try again when the object has slipped from a hand on its way; on the floor it would end the episode."""
+        lost = self.phase in CARRYING and bool(np.any(state.palm_gap_m > LOST_M))
+        self._lost_s = self._lost_s + PERIOD_S if lost else 0.0
+        if self._lost_s > LOST_S:
+            self._enter("free")
 
     def _enter(self, phase: str) -> None:
         self.phase, self._phase_s, self._lasted_s = phase, 0.0, 0.0
