@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from wbvla.robots import get_robot
+from wbvla.robots.base import Robot
 from wbvla.types import action_names, state_names
 from wbvla.vla.checkpoint import statistics
 from wbvla.vla.model import WholeBodyVla
@@ -46,7 +48,7 @@ def vla_contract(
         "fps": fps,
         "chunk_steps": config.chunk_steps,
         "chunk_origin": "capture time of the image: entry i applies from t_capture + i / fps on",
-        "camera": "head",
+        "camera": _camera(body),
         "image_size": config.image_size,
         "codes": {"mani": config.n_mani, "loco": config.n_loco, "codebook_size": config.codebook_size},
         "tasks": tasks,
@@ -66,9 +68,14 @@ def check_robot(contract: dict[str, Any], where: str, robot: str | None = None) 
         raise ValueError(f"{where}: got a policy for robot {contract.get('robot')!r}, expected {robot!r}")
     body = get_robot(str(contract.get("robot")))
     wanted = {"joints": list(body.joints), "state_names": state_names(body.joints)}
-    wanted["action_names"] = action_names(body.arm_joints)
-    for name, names in wanted.items():
-        if contract.get(name) != names:
+    wanted |= {"action_names": action_names(body.arm_joints), "camera": _camera(body)}
+    for name, value in wanted.items():
+        if contract.get(name) != value:
             raise ValueError(
-                f"{where}: its {name} are not those of robot {body.name!r}; train it again on this robot's data"
+                f"{where}: its {name} differ from those of robot {body.name!r}; train it again on this robot's data"
             )
+
+
+def _camera(robot: Robot) -> dict[str, Any]:
+    """Return where the head camera is mounted and what it sees, as JSON values."""
+    return {"name": "head", **asdict(robot.camera), "pos": list(robot.camera.pos)}
