@@ -212,6 +212,9 @@ def test_growing_a_released_robot_keeps_its_answers(tmp_path):
     model.add_domain("small", Domain(41, "auto", 7, 8), like="libero")  # too narrow: the prompt alone
     small, libero = model.domains["small"], model.domains["libero"]
     assert torch.equal(small.prompt, libero.prompt)
+    for name, a, s in (("humanoid", 24, 33), ("small", 7, 8)):  # copied layers go on reading the units they know
+        model.set_statistics(name, (torch.ones(a), torch.ones(a)), (torch.ones(s), torch.ones(s)), like="libero")
+        assert model.domains[name].reads_units == (name == "humanoid")
     with pytest.raises(ValueError, match="copy a head: got Domain.*expected as many entries at least"):
         small.copy_from(libero)
     save_model(tmp_path / "ours", model)

@@ -246,8 +246,9 @@ def _start(config: XvlaWbConfig, dataset_stats: dict[str, Any] | None) -> Xvla:
     if dataset_stats is not None and "max" in dataset_stats[ACTION]:
         model.domains[config.domain].space.require_range(dataset_stats[ACTION]["min"], dataset_stats[ACTION]["max"])
     if dataset_stats is not None and not config.xvla and (known is None or config.init_from is None):
-        head = model.domains[config.domain]
-        head.space.set_statistics(dataset_stats[ACTION]["mean"], dataset_stats[ACTION]["std"])
-        if head.domain.state_dim:
-            head.set_state_statistics(dataset_stats[OBS_STATE]["mean"], dataset_stats[OBS_STATE]["std"])
+        action, state = (
+            None if key not in dataset_stats else (dataset_stats[key]["mean"], dataset_stats[key]["std"])
+            for key in (ACTION, OBS_STATE)
+        )  # fmt: skip
+        model.set_statistics(config.domain, action, state, config.like if config.init_from is not None else None)
     return model

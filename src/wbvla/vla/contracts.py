@@ -72,7 +72,7 @@ def check_robot(contract: dict[str, Any], where: str, robot: str | None = None) 
     for name, value in wanted.items():
         if contract.get(name) != value:
             raise ValueError(
-                f"{where}: its {name} differ from those of robot {body.name!r}; train it again on this robot's data"
+                f"{where}: {name}: not as robot {body.name!r} has them; train it again on this robot's data"
             )
 
 

@@ -129,7 +129,8 @@ def run(cfg: Adapt, report: Report | None = None) -> dict[str, Any]:
         return done
     splits = [of.demonstrations.split(cfg.hold_out) for of in data]
     for name in new:
-        _set_statistics(model, name, [(of, rows) for of, (rows, _) in zip(data, splits) if of.name == name])
+        parts = [(of, rows) for of, (rows, _) in zip(data, splits) if of.name == name]
+        _set_statistics(model, name, parts, cfg.like if cfg.init is not None else None)
     set_trainable(model, training.mode, names, training.freeze)
     groups = parameter_groups(model, training.learning_rate, training.pretrained_scale, training.prompt_scale)
     parts = [group["name"] for group in groups]
@@ -216,16 +217,13 @@ def _starting_model(cfg: Adapt, training: Training) -> tuple[Xvla, list[str], li
     return model, names, new
 
 
-def _set_statistics(model: Xvla, name: str, parts: list) -> None:
+def _set_statistics(model: Xvla, name: str, parts: list, like: str | None) -> None:
     """Give a new robot the mean and deviation of its training rows."""
     import numpy as np
 
-    head = model.domains[name]
     actions = np.concatenate([of.actions[rows] for of, rows in parts])
     states = np.concatenate([of.states[rows] for of, rows in parts])
-    head.space.set_statistics(actions.mean(0), actions.std(0))
-    if head.domain.state_dim:
-        head.set_state_statistics(states.mean(0), states.std(0))
+    model.set_statistics(name, (actions.mean(0), actions.std(0)), (states.mean(0), states.std(0)), like)
 
 
 def _losses(cfg: Adapt, model: Xvla, data: list[RobotRows], mixture: Callable) -> Callable:

@@ -41,6 +41,8 @@ def load_model(folder: str | Path) -> Xvla:
         ValueError: a foreign or damaged checkpoint; one line with the fix.
     """
     folder = _inner(Path(folder))
+    if (folder / "adapter_config.json").is_file():
+        raise ValueError(f"{folder}: got adapters of peft, expected whole weights; merge them into their base first")
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"{folder}: expected {CONFIG} and {WEIGHTS} of an X-VLA checkpoint")
     try:

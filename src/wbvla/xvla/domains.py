@@ -53,6 +53,12 @@ class DomainHead(nn.Module):
                 )
             getattr(self, f"state_{name}").copy_(vector.clamp_min(STD_FLOOR) if name == "std" else vector)
 
+    @property
+    def reads_units(self) -> bool:
+        """Whether there are no statistics: the layers know the dataset's own units, as released weights do."""
+        centred = any((mean != 0).any() for mean in (self.space.mean, self.state_mean))
+        return not centred and all((std == 1).all() for std in (self.space.std, self.state_std))
+
     def encode(self, noisy: Tensor, state: Tensor, t: Tensor) -> Tensor:
         """Return action tokens (B, T, H) of noisy actions (B, T, W), states (B, S) and times (B,)."""
         noisy, state = self.space.hide(noisy, (state - self.state_mean) / self.state_std)

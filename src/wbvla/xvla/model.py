@@ -66,6 +66,23 @@ class Xvla(nn.Module):
                 head.prompt.data.copy_(source.prompt)
         self.domains[name], self.config = head.train(self.training), config
 
+    def set_statistics(self, name: str, action: tuple, state: tuple | None, like: str | int | None = None) -> None:
+        """Give a new robot the mean and deviation (A,) of its dataset's actions and (S,) states.
+
+        Args:
+            action, state: means and deviations; None = no state.
+            like: the robot that it was added like: if its layers came from one that reads physical units, so does it.
+        Raises:
+            ValueError: a length does not fit or a number is not finite.
+        """
+        head = self.domains[name]
+        source = None if like is None else self.domains[self.resolve(like)]
+        if source is not None and head.fits(source) and source.reads_units:
+            return
+        head.space.set_statistics(*action)
+        if head.domain.state_dim and state is not None:
+            head.set_state_statistics(*state)
+
     def add_adapters(self, rank: int) -> None:
         """Put low-rank adapters on the layers that robots share; answers stay the same. Raises ValueError if it has."""
         if self.config.lora_rank or rank < 1:
