@@ -104,14 +104,19 @@ def save_tokenizer(folder) -> str:
     return str(folder)
 
 
-def test_the_tutorials_flags_add_a_robot_to_released_weights(tmp_path):
-    """`action_mode=auto`, prompts only, on a checkpoint in LeRobot's format: nothing but the new prompt moves."""
+def save_released(folder) -> None:
+    """Small weights in LeRobot's format, with a tokenizer beside them."""
     from test_xvla_released import lerobot_policy
 
-    lerobot_policy("ee6d").save_pretrained(tmp_path)
-    values = json.loads((tmp_path / "config.json").read_text())
-    words = save_tokenizer(tmp_path / "tokenizer")
-    (tmp_path / "config.json").write_text(json.dumps({**values, "tokenizer_name": words}))
+    lerobot_policy("ee6d").save_pretrained(folder)
+    values = json.loads((folder / "config.json").read_text())
+    words = save_tokenizer(folder / "tokenizer")
+    (folder / "config.json").write_text(json.dumps({**values, "tokenizer_name": words}))
+
+
+def test_the_tutorials_flags_add_a_robot_to_released_weights(tmp_path):
+    """`action_mode=auto`, prompts only, on a checkpoint in LeRobot's format: nothing but the new prompt moves."""
+    save_released(tmp_path)
     shape = features(action=43)
     policy = make(
         None, shape, init_from=str(tmp_path), domain="humanoid", like="bridge", action_mode="auto", mode="prompts",
@@ -218,9 +223,14 @@ def test_the_documents_snippets_run(repo_root, tmp_path, monkeypatch):
     """The blocks of docs/xvla.md run in order, on a policy saved where they look for one."""
     policy = make(None, features(7, 7, ("front",)))
     policy.save_pretrained(tmp_path / "outputs/xvla_mine/checkpoints/last/pretrained_model")
+    save_released(tmp_path / "weights/xvla-base")
     monkeypatch.chdir(tmp_path)
-    names: dict = {}
-    for block in re.findall(r"^```python test\n(.*?)^```", (repo_root / "docs/xvla.md").read_text(), re.M | re.S):
+    names, page = {}, (repo_root / "docs/xvla.md").read_text()
+    for block in re.findall(r"^```python test\n(.*?)^```", page, re.M | re.S):
         exec(block, names)
+    (released,) = re.findall(r"^```python released\n(.*?)^```", page, re.M | re.S)
+    answer: dict = {}
+    exec(released, answer)
+    assert answer["chunk"].shape == (6, 20)
     assert names["chunk"].shape == (1, 20, 7) and names["action"].shape == (1, 7)
     assert all(name.startswith("domains.arm.") for name in names["moving"])
