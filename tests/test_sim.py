@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import subprocess
 import sys
 
@@ -207,3 +208,15 @@ def test_without_a_display_an_environment_left_open_draws_and_ends_in_silence(en
     environment = {name: value for name, value in os.environ.items() if name not in ("MUJOCO_GL", "DISPLAY")}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.slow
+def test_the_documents_gymnasium_script_runs(repo_root, tmp_path):
+    (text,) = re.findall(r"^```python gym\n(.*?)^```", (repo_root / "docs/world.md").read_text(), re.M | re.S)
+    check = '    print(observation["image"].shape, observations["image"].shape)\n'
+    check += '    print(np.array_equal(env.reset(seed=200_001)[0]["image"], observations["image"][1]))\n'
+    (tmp_path / "script.py").write_text("import numpy as np\n" + text + check)
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    if "software OpenGL" in done.stderr:
+        pytest.skip("no OpenGL")
+    assert done.stdout == "(96, 96, 3) (2, 96, 96, 3)\nTrue\n", done.stderr[-2000:]
