@@ -234,3 +234,23 @@ def test_the_documents_snippets_run(repo_root, tmp_path, monkeypatch):
     assert answer["chunk"].shape == (6, 20)
     assert names["chunk"].shape == (1, 20, 7) and names["action"].shape == (1, 7)
     assert all(name.startswith("domains.arm.") for name in names["moving"])
+
+
+@pytest.mark.slow
+def test_lerobot_eval_scores_it_in_our_environment(tmp_path):
+    from lerobot.policies.factory import make_pre_post_processors
+
+    from test_lerobot_env import lerobot
+
+    flags = {"domain": "g1", "domain_id": 30, "action_mode": "whole_body", "masked_actions": [14, 15]}
+    policy = make(None, features(20, 68, ("head",)), recipe="tiny_trunk", n_action_steps=20, **flags)
+    policy.config.num_denoising_steps = 1
+    policy.save_pretrained(tmp_path / "policy")
+    for pipeline in make_pre_post_processors(policy.config, dataset_stats={}):
+        pipeline.save_pretrained(tmp_path / "policy")
+    lerobot(
+        "eval", f"--policy.path={tmp_path / 'policy'}", "--policy.device=cpu", "--env.type=wbvla",
+        "--env.task=cart-pushing", "--eval.n_episodes=1", "--eval.batch_size=1", f"--output_dir={tmp_path}/score",
+    )  # fmt: skip
+    score = json.loads((tmp_path / "score" / "eval_info.json").read_text())
+    assert score["overall"]["pc_success"] == 0.0 and list(score["per_group"]) == ["cart-pushing"]
