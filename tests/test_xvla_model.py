@@ -117,22 +117,6 @@ def test_noise_and_seed_decide():
     assert all(not torch.equal(a, b) for a, b in pairwise(steps))
 
 
-def test_training_hides_some_states_whole_and_inference_none():
-    torch.manual_seed(0)
-    model = Xvla(small(state_dropout=0.5, dropout=0.0))
-    batch = mix([batch_of("arms", 8), batch_of("g1", 8)], PAD)
-    noise, t = noise_of(model, 16), torch.linspace(0.1, 0.9, 16)
-
-    def seen(training: bool) -> torch.Tensor:
-        state = batch["state"].clone().requires_grad_()
-        model.train(training)
-        model.losses({**batch, "state": state}, noise, t, torch.Generator().manual_seed(0))["loss"].backward()
-        return state.grad.abs().sum(1) > 0
-
-    assert 0 < seen(True)[:8].sum() < 8 and 0 < seen(True)[8:].sum() < 8
-    assert seen(False).all()
-
-
 @pytest.mark.parametrize("objective", ["clean", "velocity"])
 def test_a_network_that_knows_the_answer_has_no_loss_and_answers_it(objective):
     """Objective, targets, sampler and inverse agree: with an oracle in the network's place nothing is lost."""

@@ -104,8 +104,6 @@ class XvlaConfig:
         time_dim: size of the flow time's sinusoidal embedding.
         max_tokens: learned positions; actions and context share them, prompts have none.
         dropout: of attention and MLP in training.
-        state_dropout: chance that a training sample's state is replaced by its robot's mean. A policy that can read its
-            own motion copies it instead of looking (the copycat problem of behaviour cloning).
         objective: what the network predicts: the "clean" action (released weights) or the "velocity" of the flow.
         attention: "bidirectional" (released weights), or "prefix": the context cannot see the actions, so that its
             keys and values are computed once for all denoising steps.
@@ -129,7 +127,6 @@ class XvlaConfig:
     time_dim: int = 32
     max_tokens: int = 512
     dropout: float = 0.1
-    state_dropout: float = 0.0
     objective: Literal["clean", "velocity"] = "clean"
     attention: Literal["bidirectional", "prefix"] = "bidirectional"
     mask_padding: bool = True
@@ -139,9 +136,6 @@ class XvlaConfig:
         for name in ("image_size", "text_tokens", "chunk_steps", "hidden_size", "depth", "heads", "prompt_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected at least 1")
-        for name in ("dropout", "state_dropout"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(f"{name}: got {getattr(self, name)}, expected a chance in [0, 1)")
         if self.hidden_size % self.heads:
             raise ValueError(f"hidden_size: got {self.hidden_size}, expected a multiple of heads ({self.heads})")
         for name, choices in (("objective", ("clean", "velocity")), ("attention", ("bidirectional", "prefix"))):

@@ -128,8 +128,6 @@ class Xvla(nn.Module):
         noise = self._noise(noise, target.shape, generator).to(target)
         share = t.view(-1, 1, 1)
         noisy = share * noise + (1 - share) * target
-        if self.training and self.config.state_dropout:
-            batch = self._hide_states(batch, groups, generator)
         out = self._network(batch, groups, context, noisy, t, padded)
         kinds: dict[str, list[Tensor]] = {}
         total = out.new_zeros(len(out))
@@ -245,15 +243,6 @@ class Xvla(nn.Module):
             space = self.domains[name].space
             target[rows, :, : space.width] = space.encode(actions[rows, :, : space.action_dim])
         return padded, target
-
-    def _hide_states(self, batch: dict[str, Any], groups: Groups, generator: torch.Generator | None) -> dict[str, Any]:
-        """Give some samples their robot's mean state instead of their own."""
-        state = batch["state"].clone()
-        hidden = torch.rand(len(state), generator=generator).to(state) < self.config.state_dropout
-        for name, rows in groups.items():
-            mean = self.domains[name].state_mean.to(state)
-            state[rows[hidden[rows]], : len(mean)] = mean
-        return {**batch, "state": state}
 
     def _network(
         self,
