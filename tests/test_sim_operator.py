@@ -63,6 +63,7 @@ def judge(*pieces):
         ([*PUSHED, (GONE, 25)], 4, ""),
         ([*PUSHED, (GONE, 20), (at(2.0), 1), (GONE, 20)], 3, ""),
         ([*PUSHED, (at(2.0, palm_gap_m=np.full(2, 0.1)), 50)], 3, ""),
+        ([*PUSHED, (replace(GONE, torso_m=np.array([-1.2, 0.0, 0.59])), 50)], 3, ""),  # arms stay, the trunk bows
         ([*PUSHED, (replace(GONE, cart_m_s=0.03), 50)], 3, ""),
         ([*PUSHED, (replace(GONE, palm_gap_m=np.array([0.1, 0.02])), 50)], 3, ""),
         ([*PUSHED, (replace(GONE, tilt_rad=1.1), 1), (GONE, 50)], 3, "fall"),

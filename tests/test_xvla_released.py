@@ -119,7 +119,7 @@ def test_windows_that_maps_do_not_fill_cost_nothing_and_change_nothing(high, wid
     theirs = Florence2VisionWindowAttention(config, stage_idx=0)
     torch.nn.init.normal_(theirs.qkv.bias)
     x = torch.randn(2, high, wide, config.embed_dim[0])
-    torch.testing.assert_close(WindowAttention(theirs)(x), theirs(x), atol=1e-6, rtol=0)
+    torch.testing.assert_close(WindowAttention(theirs)(x), theirs(x), atol=1e-5, rtol=0)
 
 
 def test_a_missing_camera_is_zeros_to_released_weights(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ needed.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -45,6 +46,8 @@ class FlorenceEncoder(nn.Module):
         for block in list(self.vision_tower.modules()):
             if hasattr(block, "window_attn"):
                 block.window_attn = WindowAttention(block.window_attn)
+        # maps come with channels last; convolutions would rearrange their weights for that in every call
+        self.vision_tower.to(memory_format=torch.channels_last)
         self.language = whole.language_model.encoder
         self.width = whole.config.vision_config.projection_dim
         self.pad_token, self.vocabulary = (
@@ -84,10 +87,10 @@ class FlorenceEncoder(nn.Module):
 
 
 class WindowAttention(nn.Module):
-    """DaViT's attention within windows, the same answers for a fifth less work.
+    """DaViT's attention within windows, the same answers for less work.
 
-    At 224 px most maps are smaller than whole windows. transformers fills them up with zeros and projects those too;
-    what comes of a zero is the bias.
+    At 224 px most maps are smaller than whole windows. transformers fills them up with zeros, projects those too and
+    attends to them; what comes of a zero is the bias, so here one key stands for all of a window's zeros.
 
     Args:
         theirs: transformers' module, whose layers this one takes over.
@@ -100,17 +103,31 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Turn a map (B, H, W, D) into (B, H W, D)."""
-        b, high, wide, _ = x.shape
-        side = self.window_size
-        qkv = F.pad(self.qkv(x), (0, 0, 0, -wide % side, 0, -high % side))
-        if self.qkv.bias is not None:
-            qkv[:, high:], qkv[:, :, wide:] = self.qkv.bias, self.qkv.bias
-        rows, columns = (n // side for n in qkv.shape[1:3])
-        split = qkv.view(b, rows, side, columns, side, 3, self.heads, -1)
-        q, k, v = split.permute(5, 0, 1, 3, 6, 2, 4, 7).reshape(3, b * rows * columns, self.heads, side * side, -1)
-        read = F.scaled_dot_product_attention(q, k, v).view(b, rows, columns, self.heads, side, side, -1)
-        whole = read.permute(0, 1, 4, 2, 5, 3, 6).reshape(b, rows * side, columns * side, -1)
-        return self.proj(whole[:, :high, :wide].flatten(1, 2))
+        qkv = self.qkv(x)
+        bands = [torch.cat([self._read(part) for part in self._split(band, 2)], 2) for band in self._split(qkv, 1)]
+        return self.proj(torch.cat(bands, 1).flatten(1, 2))
+
+    def _split(self, qkv: Tensor, dim: int) -> list[Tensor]:
+        """Part what whole windows cover from what is left, if anything is."""
+        whole = qkv.shape[dim] // self.window_size * self.window_size
+        parts = qkv.split([whole, qkv.shape[dim] - whole], dim)
+        return [part for part in parts if part.shape[dim]]
+
+    def _read(self, qkv: Tensor) -> Tensor:
+        """Turn windows of one size, filled with zeros where they are not whole, (B, h, w, 3 D) into (B, h, w, D)."""
+        b, h, w, _ = qkv.shape
+        high, wide = min(h, self.window_size), min(w, self.window_size)
+        windows = qkv.view(b, h // high, high, w // wide, wide, 3, self.heads, -1).permute(5, 0, 1, 3, 6, 2, 4, 7)
+        q, k, v = windows.reshape(3, -1, self.heads, high * wide, windows.shape[-1])
+        mask, zeros = None, self.window_size**2 - high * wide
+        if zeros:
+            bias = qkv.new_zeros(qkv.shape[-1]) if self.qkv.bias is None else self.qkv.bias.to(qkv)
+            _, k_zero, v_zero = bias.view(3, 1, self.heads, 1, -1).expand(-1, len(q), -1, -1, -1)
+            k, v = torch.cat([k, k_zero], 2), torch.cat([v, v_zero], 2)
+            mask = F.pad(q.new_zeros(high * wide), (0, 1), value=math.log(zeros)).view(1, 1, 1, -1)
+        read = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        split = read.view(b, h // high, w // wide, self.heads, high, wide, -1)
+        return split.permute(0, 1, 4, 2, 5, 3, 6).reshape(b, h, w, -1)
 
 
 def check_images(images: Tensor, views: Tensor | None, size: int) -> Tensor:

@@ -16,14 +16,25 @@ from wbvla.xvla.config import XvlaConfig
 Cache = list[tuple[Tensor, Tensor]]
 
 
+class Linear(nn.Linear):
+    """A linear layer that takes few rows, as a chunk of actions has, a quarter faster on a CPU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Turn (..., in) into (..., out)."""
+        if x.is_cuda or torch.is_grad_enabled() or x.numel() > 64 * x.shape[-1]:
+            return super().forward(x)
+        # the larger matrix on the left: that way multiplication libraries need not rearrange it for every call
+        return torch.addmm(self.bias.unsqueeze(1), self.weight, x.flatten(0, -2).T).T.unflatten(0, x.shape[:-1])
+
+
 class Attention(nn.Module):
     """Multi-head attention of some tokens to themselves and to keys and values computed earlier."""
 
     def __init__(self, config: XvlaConfig) -> None:
         super().__init__()
         self.heads, self.dropout = config.heads, config.dropout
-        self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
-        self.proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.qkv = Linear(config.hidden_size, 3 * config.hidden_size)
+        self.proj = Linear(config.hidden_size, config.hidden_size)
 
     def forward(
         self, x_BTH: Tensor, updated: int, mask: Tensor | None, past: tuple[Tensor, Tensor] | None
@@ -44,7 +55,7 @@ class Mlp(nn.Module):
     def __init__(self, config: XvlaConfig) -> None:
         super().__init__()
         inner = int(config.hidden_size * config.mlp_ratio)
-        self.fc1, self.fc2 = nn.Linear(config.hidden_size, inner), nn.Linear(inner, config.hidden_size)
+        self.fc1, self.fc2 = Linear(config.hidden_size, inner), Linear(inner, config.hidden_size)
         self.drop = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor) -> Tensor:

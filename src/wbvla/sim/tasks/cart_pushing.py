@@ -189,9 +189,9 @@ class CartRules:
     - push: after grasp, the handle is at least 2 m ahead of its first place along the cart's first heading and less
       than 0.8 m beside that line, and over at least 70 % of these 2 m both palms were within 5 cm of it (a cart that
       rolls easily runs a little ahead of the hands with every stride).
-    - release: still there, the cart stands (slower than 2 cm/s) and both palms are at least 3 cm off the handle and
-      15 cm below its middle for 0.5 s. This is success. Arms that keep the pose in which they pushed never get there,
-      even if the cart rolls on by itself when the robot stops.
+    - release: still there, the cart stands (slower than 2 cm/s) and both palms are at least 3 cm off the handle and,
+      as the trunk sees them, 15 cm lower than they were at most on it, for 0.5 s. This is success. Arms that keep the
+      pose in which they pushed never get there, whatever the cart and the trunk do.
     - failure: a fall (pelvis below 0.35 m or lean above 60 degrees), or the time limit.
     """
 
@@ -199,6 +199,7 @@ class CartRules:
         self._time_limit_s = time_limit_s
         self._reached = dict.fromkeys(SUBGOALS, False)
         self._held_s = self._free_s = self._ahead_m = self._pushed_m = 0.0
+        self._held_m = np.full(2, -np.inf)  # the palms' greatest height above the trunk's origin while on the handle
         self._fallen = False
 
     def judge(self, state: CartState) -> Outcome:
@@ -212,13 +213,16 @@ class CartRules:
         on_handle = bool(np.all(state.palm_gap_m <= GRASP_GAP_M))
         self._held_s = self._held_s + TICK_S if on_handle else 0.0
         reached["grasp"] |= reached["approach"] and self._held_s >= GRASP_HOLD_S - 1e-9
+        palms_m = (state.palm_m - state.torso_m) @ state.torso_rotation[:, 2]
+        if np.all(state.palm_gap_m <= PUSH_GAP_M):
+            self._held_m = np.maximum(self._held_m, palms_m)
         ahead_m, beside_m = state.cart_m
         if ahead_m > self._ahead_m:
             self._pushed_m += float(np.all(state.palm_gap_m <= PUSH_GAP_M) * (ahead_m - self._ahead_m))
             self._ahead_m = ahead_m
         arrived = bool(ahead_m >= PUSH_M and abs(beside_m) < PUSH_LATERAL_M and not self._fallen)
         reached["push"] |= reached["grasp"] and arrived and bool(self._pushed_m >= PUSH_SHARE * PUSH_M)
-        lowered = np.all(state.palm_m[:, 2] <= state.handle_m - LOWERED_M)
+        lowered = np.all(palms_m <= self._held_m - LOWERED_M)
         free = bool(lowered and np.all(state.palm_gap_m >= FREE_GAP_M) and state.cart_m_s < REST_M_S)
         self._free_s = self._free_s + TICK_S if free and arrived else 0.0
         reached["release"] |= reached["push"] and self._free_s >= RELEASE_HOLD_S - 1e-9
