@@ -1,4 +1,4 @@
-"""How fast an X-VLA trains, and in how much memory: all of it, its encoder frozen, its features cached, its prompts alone.
+"""How fast an X-VLA trains, and in how much memory: whole, its encoder frozen or its features cached, prompts alone.
 
 In: nothing; weights and samples are random. Out: a table and JSON: numbers that move, samples a second (median of the
 runs), and on a GPU the most memory that was allocated. Cached: the encoder's answers are computed once and kept.
@@ -80,20 +80,21 @@ def measure(model: Xvla, batch: dict, row: str, runs: int, device: str, dtype: t
     if device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    try:
-        with torch.autocast(device, dtype, enabled=dtype != torch.float32):
-            if cached:
-                model.vlm = Remembered(encoder, batch)
-            for _ in range(runs + 1):
-                start_s = time.perf_counter()
-                model.losses(batch)["loss"].backward()
-                optimizer.step()
-                optimizer.zero_grad()
-                if device == "cuda":
-                    torch.cuda.synchronize()
-                seconds.append(time.perf_counter() - start_s)
-    finally:
-        model.vlm = encoder
+    autocast = lambda: torch.autocast(device, dtype, enabled=dtype != torch.float32)  # noqa: E731
+    if cached:
+        with autocast():
+            model.vlm = Remembered(encoder, batch)
+    for _ in range(runs + 1):
+        start_s = time.perf_counter()
+        with autocast():
+            loss = model.losses(batch)["loss"]
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start_s)
+    model.vlm = encoder
     memory = round(torch.cuda.max_memory_allocated() / 2**30, 2) if device == "cuda" else None
     numbers = sum(p.numel() for name, p in model.named_parameters() if name in moving)
     rate = len(batch["domains"]) / statistics.median(seconds[1:])

@@ -163,6 +163,23 @@ def test_a_world_climbs_when_its_episode_lasts_and_steps_down_when_it_falls():
     np.testing.assert_allclose(engine.level, [0.5 - LEVEL_DOWN, 0.5, 0.5 + LEVEL_UP])
 
 
+def test_a_calm_episode_is_left_alone():
+    pytest.importorskip("mujoco")
+    from wbvla.lmo.cpu_engine import CpuEngine
+
+    recipe = replace(get_recipe("lmo_g1_stage2_tiny"), calm=1.0, push_m_s=9.0, hand_force_n=99.0, hand_force_share=1.0)
+    engine = CpuEngine(ROBOT, recipe, 4, 0, 1)
+    engine.level[:] = 1.0
+    assert (engine.command_left >= 4 * round(recipe.redraw_s[0] / 0.02)).all()
+    arms = slice(ROBOT.n_lmo, ROBOT.n_lmo + 14)
+    for _ in range(200):
+        held = engine.held.copy()
+        engine.step(np.zeros((4, ROBOT.n_lmo)))
+        np.testing.assert_array_equal(engine._control[:, 0, arms], held)
+        assert not engine.disturbance.shoves().any()
+        assert not engine._hand_force().any()
+
+
 def test_mirroring_an_observation_twice_is_identity():
     index, sign = mirror_observation(ROBOT, 2)
     x = np.random.default_rng(0).normal(size=(3, 2 * sum(w for _, w, _ in layout(ROBOT)))).astype(np.float32)

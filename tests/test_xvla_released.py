@@ -122,6 +122,16 @@ def test_windows_that_maps_do_not_fill_cost_nothing_and_change_nothing(high, wid
     torch.testing.assert_close(WindowAttention(theirs)(x), theirs(x), atol=1e-5, rtol=0)
 
 
+def test_only_weights_in_use_are_laid_out_for_speed(tmp_path):
+    """Optimisers, and LeRobot's files of them, take every tensor as it lies in memory."""
+    lerobot_policy("ee6d").save_pretrained(tmp_path)
+    model = load_model(tmp_path)
+    strided = [name for name, weight in model.named_parameters() if not weight.is_contiguous()]
+    assert strided and all(name.startswith("vlm.vision_tower.convs.") for name in strided)
+    model.train()
+    assert all(weight.is_contiguous() for weight in model.parameters())
+
+
 def test_a_missing_camera_is_zeros_to_released_weights(tmp_path, monkeypatch):
     policy = lerobot_policy("ee6d")
     policy.save_pretrained(tmp_path)

@@ -29,12 +29,13 @@ FALL_TILT, FALL_BELOW_M = -0.7, 0.10  # gravity's z in the pelvis frame: 45 degr
 LEVEL_UP, LEVEL_DOWN = 0.1, 0.4  # of a world whose episode lasted, or ended in a fall
 START_BELOW_M = 0.2  # how far below the nominal height an episode may begin
 SHOVE_ABOVE_M = 0.2  # shoves hit the trunk about so far above the pelvis
+CALM_COMMANDS = 4  # how many times longer a command lasts in a calm episode
 DRIFT_FILTER = 0.03  # a stride and a half: what is left is drift, not the gait's swing
 # What a world is, besides its physics state: the engine's own arrays and those of its parts; arms and actuator list
 # their own in STATE.
 WORLD = ("state", "_sensors", "flags", "height", "command_left", "episode_steps", "age", "actions", "targets",
          "delayed", "yaw_rate", "disturbed", "lagged", "drift", "misplaced", "level", "last_dq", "last_velocity",
-         "air_s", "in_motion", "heading_from")  # fmt: skip
+         "air_s", "in_motion", "heading_from", "calm", "held")  # fmt: skip
 PARTS = {
     "shaper": ("goal", "sbar", "v_ref", "height_ref", "phase", "alarm"),
     "disturbance": ("left", "share", "shove", "shove_left"),
@@ -114,6 +115,7 @@ class LegsTask(Worlds, ABC):
         self.odometry, self.yaw_rate = Odometry(worlds, config.odometry, xp), xp.zeros(worlds)
         self.misplaced = xp.zeros((worlds, 3))  # the true pose error
         self.disturbed = xp.zeros(worlds, bool)
+        self.calm, self.held = xp.zeros(worlds, bool), xp.zeros((worlds, 14))  # left alone; where its arms stay then
         self.lagged = xp.zeros(worlds, bool)  # worlds whose joints and IMU arrive one step late
         self.drift = xp.zeros((worlds, 3))  # low-passed velocity minus reference: m/s, m/s, rad/s
         self.last_dq, self.last_velocity = xp.zeros((worlds, robot.n_lmo)), xp.zeros((worlds, 3))
@@ -163,6 +165,8 @@ class LegsTask(Worlds, ABC):
             cruise = self.rng.random((k, 1)) < 0.5
             share = self.xp.where(cruise, 1.0, self.rng.uniform(self.config.slowest, 1.0, (k, 3)))
             self.shaper.goal[mask] = share * self.xp.array(self.config.shaping.goal)
+            self.calm[mask] = self.rng.random(k) < self.config.calm
+            self.held[mask] = qpos[:, 7 + self.robot.n_lmo : 21 + self.robot.n_lmo]
             self.flags[mask] = 0.0
             self._new_commands(mask)
         self.state[mask] = state
@@ -172,7 +176,7 @@ class LegsTask(Worlds, ABC):
         self.shaper.reset(mask, self.rng.random(k) * 0 if not self.training else 0.5 * self.rng.integers(0, 2, k))
         self.arms.reset(mask)
         if self.training:
-            self.arms.begin_at(mask, qpos[:, 7 + self.robot.n_lmo : 21 + self.robot.n_lmo])
+            self.arms.begin_at(mask, self.held[mask])
         self.odometry.reset(mask)
         self.disturbance.reset(mask)
         if self.actuator is not None:
@@ -205,7 +209,8 @@ class LegsTask(Worlds, ABC):
             back = self.rng.random((k, 1)) < self.config.reversals
             self.flags[mask] = self.xp.where(back & self.flags[mask].any(1, keepdims=True), -self.flags[mask], flags)
             first, last = self.config.redraw_s
-            self.command_left[mask] = self.rng.integers(round(first / STEP_S), round(last / STEP_S), k)
+            lasts = self.rng.integers(round(first / STEP_S), round(last / STEP_S), k)
+            self.command_left[mask] = self.xp.where(self.calm[mask], CALM_COMMANDS * lasts, lasts)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Advance 20 ms. action: (n, n_lmo). Returns reward (n,), terminated (n,) bool, timed out (n,) bool."""
@@ -226,7 +231,8 @@ class LegsTask(Worlds, ABC):
         applied = self.xp.where(self.delayed[:, None], self.targets, targets)
         self.targets = targets
         self._control[:, :, : self.robot.n_lmo] = applied[:, None]
-        self._control[:, :, self.robot.n_lmo : self.nu] = self.arms.step(self.opened)[:, None]
+        arms = self.xp.where(self.calm[:, None], self.held, self.arms.step(self.opened))
+        self._control[:, :, self.robot.n_lmo : self.nu] = arms[:, None]
         self._external_forces()
         return applied
 
@@ -243,7 +249,7 @@ class LegsTask(Worlds, ABC):
         if self.training:
             if self.harness == 0:
                 self.level = self.xp.clip(self.level + LEVEL_UP * timed_out - LEVEL_DOWN * fallen, 0, 1)
-            self.disturbance.push(self.state[:, 1 + self.nq : 3 + self.nq], self.level, self.config)
+            self.disturbance.push(self.state[:, 1 + self.nq : 3 + self.nq], self.level * ~self.calm, self.config)
             self.command_left -= 1
             self._new_commands((self.command_left <= 0) & ~fallen & ~timed_out)
             self.reset(fallen | timed_out)
@@ -258,7 +264,7 @@ class LegsTask(Worlds, ABC):
             force[:, :, legs] = noise[:, None]
         c, s = self.xp.cos(self.yaw), self.xp.sin(self.yaw)
         if self.training and self.level.any():
-            f = self.disturbance.hand_force(self.shaper.v_ref[:, 0], self.config.hand_force_n * self.level)
+            f = self._hand_force()
             force[:, :, 0], force[:, :, 1] = (c * f)[:, None], (s * f)[:, None]
             force[:, :, 4] += (0.2 * f)[:, None]  # the hands push about 0.2 m above the pelvis
             fx, fy, torque = self.disturbance.shoves().T
@@ -277,6 +283,11 @@ class LegsTask(Worlds, ABC):
             force[:, :, 2] += self.xp.clip(lift, 0, 200 * a)[:, None]
             force[:, :, 3] += (250 * a * g[:, 1])[:, None]
             force[:, :, 4] -= (250 * a * g[:, 0])[:, None]
+
+    def _hand_force(self) -> np.ndarray:
+        """Return the steady force on the hands along the heading, (n,), N."""
+        size_n = self.config.hand_force_n * self.level * ~self.calm
+        return self.disturbance.hand_force(self.shaper.v_ref[:, 0], size_n)
 
     def _measure(self, applied: np.ndarray) -> Step:
         legs = slice(7, 7 + self.robot.n_lmo)
@@ -364,7 +375,8 @@ class LegsTask(Worlds, ABC):
         }
         if self.latent is not None:
             height = self.shaper.height_ref - self.robot.nominal_height_m
-            terms["latent"] = self.latent.step(self.latent.encode(self.arms.ahead, self.shaper.v_ref, height))
+            ahead = self.xp.where(self.calm[:, None], self.held, self.arms.ahead)
+            terms["latent"] = self.latent.step(self.latent.encode(ahead, self.shaper.v_ref, height))
         actor = actor_observation(terms, self.robot.nominal_height_m, self.default, self.config.terms)
         feet = [self.sensor(f"{s}_foot_pos") for s in ("left", "right")]
         foot_z = self.xp.stack([p[:, 2] - self.ground(p[:, :2]) for p in feet], 1)
@@ -381,7 +393,7 @@ class LegsTask(Worlds, ABC):
 
     def _felt(self) -> np.ndarray:
         """Return the forces of the moment, about 1 each: on the hands; shove ahead, aside, about z."""
-        hands = self.disturbance.hand_force(self.shaper.v_ref[:, 0], self.config.hand_force_n * self.level)
+        hands = self._hand_force()
         shove = self.in_heading_frame(self.disturbance.shoves())
         return self.xp.concatenate([hands[:, None] / 50, shove * self.xp.array([0.01, 0.01, 0.04])], axis=1)
 

@@ -73,6 +73,7 @@ class LmoConfig:
         push_m_s, shove_n, shove_nm: largest jump of the base's velocity, force and torque on the trunk for 0.2 s.
         hand_force_n, hand_force_share: steady force against the motion, and in which share of the worlds.
         redraw_s: how long a command lasts. reversals: share of the redraws that reverse all flags.
+        calm: share of the episodes that are left alone: nobody pushes, the arms stay, commands last four times as long.
         slowest: least share of the cruise speeds that half of the episodes ask for.
         terms: what the actor observes, of lmo/observation.py's TERMS.
         history: observations that the actor sees at once.
@@ -114,6 +115,7 @@ class LmoConfig:
     hand_force_share: float = 0.35
     redraw_s: tuple[float, float] = (2.0, 6.0)
     reversals: float = 0.0
+    calm: float = 0.0
     slowest: float = 0.5
     terms: tuple[str, ...] = STANDARD
     history: int = 1
@@ -174,8 +176,8 @@ def lmo_x2() -> LmoConfig:
 
 
 def lmo_x2_stage2() -> LmoConfig:
-    """Return the second stage: start it from a run of `lmo_x2`, or from the G1's legs. The X2 steps on the spot."""
-    return replace(lmo_g1_stage2(), heights_m=(0.45, 0.65), shaping=ShapingConfig(rests=False))
+    """Return the second stage: start it from a run of `lmo_x2`, or from the G1's legs."""
+    return replace(lmo_g1_stage2(), heights_m=(0.45, 0.65), calm=0.3)
 
 
 def lmo_g1_only_stage2() -> LmoConfig:

@@ -46,8 +46,6 @@ class FlorenceEncoder(nn.Module):
         for block in list(self.vision_tower.modules()):
             if hasattr(block, "window_attn"):
                 block.window_attn = WindowAttention(block.window_attn)
-        # maps come with channels last; convolutions would rearrange their weights for that in every call
-        self.vision_tower.to(memory_format=torch.channels_last)
         self.language = whole.language_model.encoder
         self.width = whole.config.vision_config.projection_dim
         self.pad_token, self.vocabulary = (
@@ -57,6 +55,11 @@ class FlorenceEncoder(nn.Module):
         self.size, self.text_tokens, self.mask_padding = config.image_size, config.text_tokens, config.mask_padding
         for name, value in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             self.register_buffer(name, torch.tensor(value).view(3, 1, 1), persistent=False)
+
+    def train(self, mode: bool = True) -> FlorenceEncoder:
+        """Lay out the convolutions' weights as their maps come, or else every call does; optimisers want them plain."""
+        self.vision_tower.to(memory_format=torch.contiguous_format if mode else torch.channels_last)
+        return super().train(mode)
 
     def forward(self, images: Tensor, views: Tensor | None, tokens: Tensor) -> Seen:
         """Encode (B, V, size, size, 3) RGB images of 0..255, (B, V) bool views that are there, (B, L) words.

@@ -190,8 +190,8 @@ class CartRules:
       than 0.8 m beside that line, and over at least 70 % of these 2 m both palms were within 5 cm of it (a cart that
       rolls easily runs a little ahead of the hands with every stride).
     - release: still there, the cart stands (slower than 2 cm/s) and both palms are at least 3 cm off the handle and,
-      as the trunk sees them, 15 cm lower than they were at most on it, for 0.5 s. This is success. Arms that keep the
-      pose in which they pushed never get there, whatever the cart and the trunk do.
+      as the trunk sees them, 15 cm lower than they were at most on it, for 0.5 s. This is success. Arms that
+      never move do not get there, whatever the cart and the trunk do.
     - failure: a fall (pelvis below 0.35 m or lean above 60 degrees), or the time limit.
     """
 
