@@ -214,11 +214,12 @@ class CartRules:
         self._held_s = self._held_s + TICK_S if on_handle else 0.0
         reached["grasp"] |= reached["approach"] and self._held_s >= GRASP_HOLD_S - 1e-9
         palms_m = (state.palm_m - state.torso_m) @ state.torso_rotation[:, 2]
-        if np.all(state.palm_gap_m <= PUSH_GAP_M):
+        pushing = bool(np.all(state.palm_gap_m <= PUSH_GAP_M))
+        if pushing:
             self._held_m = np.maximum(self._held_m, palms_m)
         ahead_m, beside_m = state.cart_m
         if ahead_m > self._ahead_m:
-            self._pushed_m += float(np.all(state.palm_gap_m <= PUSH_GAP_M) * (ahead_m - self._ahead_m))
+            self._pushed_m += pushing * float(ahead_m - self._ahead_m)
             self._ahead_m = ahead_m
         arrived = bool(ahead_m >= PUSH_M and abs(beside_m) < PUSH_LATERAL_M and not self._fallen)
         reached["push"] |= reached["grasp"] and arrived and bool(self._pushed_m >= PUSH_SHARE * PUSH_M)
