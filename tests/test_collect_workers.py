@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -65,3 +66,14 @@ if __name__ == "__main__":
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
     assert wait_for_end(worker)
+
+
+def test_a_worker_leaves_ctrl_c_to_its_parent_from_its_first_moment() -> None:
+    others = set(multiprocessing.active_children())
+    with Workers(1) as workers:
+        future = workers.submit(pid_after, 0.0)
+        (worker,) = set(multiprocessing.active_children()) - others
+        while not future.done():
+            os.kill(worker.pid, signal.SIGINT)
+            time.sleep(0.005)
+        assert future.result() == worker.pid

@@ -27,7 +27,12 @@ class Workers:
 
     def submit(self, function, *arguments) -> Future:
         """Run a module's function in a worker."""
-        return self._pool.submit(function, *arguments)
+        # A process that this starts inherits the mask: Ctrl-C leaves it alone while it still imports, see _start.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return self._pool.submit(function, *arguments)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def __enter__(self) -> Workers:
         return self
