@@ -155,12 +155,13 @@ def test_a_world_climbs_when_its_episode_lasts_and_steps_down_when_it_falls():
     from wbvla.lmo.cpu_engine import CpuEngine
     from wbvla.lmo.task import LEVEL_DOWN, LEVEL_UP
 
-    engine = CpuEngine(ROBOT, get_recipe("lmo_g1_stage2_tiny"), 3, 0, 1)
+    engine = CpuEngine(ROBOT, get_recipe("lmo_g1_stage2_tiny"), 4, 0, 1)
     engine.level[:] = 0.5
-    engine.episode_steps[:] = 0, 0, engine.max_steps - 1
+    engine.episode_steps[:] = 0, 0, engine.max_steps - 1, engine.max_steps - 1
+    engine.calm[3] = True  # a world that was left alone stays where it is
     engine.qpos[0, 3:7] = 0.5, 0.5, 0.5, 0.5  # lies on its side
-    engine.step(np.zeros((3, ROBOT.n_lmo)))
-    np.testing.assert_allclose(engine.level, [0.5 - LEVEL_DOWN, 0.5, 0.5 + LEVEL_UP])
+    engine.step(np.zeros((4, ROBOT.n_lmo)))
+    np.testing.assert_allclose(engine.level, [0.5 - LEVEL_DOWN, 0.5, 0.5 + LEVEL_UP, 0.5])
 
 
 def test_a_calm_episode_is_left_alone():

@@ -248,7 +248,8 @@ class LegsTask(Worlds, ABC):
         timed_out = (self.episode_steps >= self.max_steps) & ~fallen
         if self.training:
             if self.harness == 0:
-                self.level = self.xp.clip(self.level + LEVEL_UP * timed_out - LEVEL_DOWN * fallen, 0, 1)
+                change = (LEVEL_UP * timed_out - LEVEL_DOWN * fallen) * ~self.calm  # nobody pushed: says little
+                self.level = self.xp.clip(self.level + change, 0, 1)
             self.disturbance.push(self.state[:, 1 + self.nq : 3 + self.nq], self.level * ~self.calm, self.config)
             self.command_left -= 1
             self._new_commands((self.command_left <= 0) & ~fallen & ~timed_out)

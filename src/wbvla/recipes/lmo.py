@@ -176,8 +176,9 @@ def lmo_x2() -> LmoConfig:
 
 
 def lmo_x2_stage2() -> LmoConfig:
-    """Return the second stage: start it from a run of `lmo_x2`, or from the G1's legs."""
-    return replace(lmo_g1_stage2(), heights_m=(0.45, 0.65), calm=0.3)
+    """Return the second stage: start it from a run of `lmo_x2`, or from the G1's legs. Its trunk shall swing less."""
+    rewards = tuple((name, -0.2 if name == "torso_oscillation" else weight) for name, weight in REWARDS)
+    return replace(lmo_g1_stage2(), heights_m=(0.45, 0.65), calm=0.3, rewards=rewards)
 
 
 def lmo_g1_only_stage2() -> LmoConfig:
