@@ -443,7 +443,7 @@ def test_the_documents_server_and_clients_run_as_they_are(repo_root, tmp_path):
     from wbvla.lerobot.configuration_xvla_wb import XvlaWbConfig
     from wbvla.lerobot.modeling_xvla_wb import XvlaWbPolicy
 
-    arm = Domain(30, "auto", 7, 7, ("front",))
+    arm = Domain(34, "auto", 7, 7, ("front",))
     save_model(tmp_path / "small", Xvla(with_words({"arm": arm}, chunk_steps=20, max_tokens=96)))
     start = dict(init_from=str(tmp_path / "small"), domain="arm")
     policy = XvlaWbPolicy(XvlaWbConfig(device="cpu", **features(7, 7, ("front",)), **start))

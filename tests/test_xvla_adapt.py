@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -25,7 +26,7 @@ from wbvla.xvla.checkpoint import load_model
 from wbvla.xvla.config import Source
 from wbvla.xvla.policy import RobotPolicy
 from wbvla.xvla.sources import Mixture, describe, stored_domain
-from xvla_world import TRUNK, small
+from xvla_world import FLORENCE, HUMANOID, TRUNK, small, with_words
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +98,8 @@ def test_a_robot_is_added_in_each_mode_and_nothing_else_moves(datasets, tmp_path
 
     for mode in ("warmup", "prompts", "lora", "joint"):
         start = {"init": str(tmp_path / "first"), "domains": ("arm",), "like": "g1", "mode": mode}
-        run(adapt(tmp_path / mode, datasets[1], action_mode="whole_body", **start), report)
+        run(adapt(tmp_path / mode, datasets[1], action_mode="whole_body", ids=(77,), **start), report)
+        assert load_model(tmp_path / mode).config.domains["arm"].id == 77
         after = load_file(tmp_path / mode / "model.safetensors")
         kept = {name: after.get(name, after.get(name.replace(".weight", ".base_layer.weight"))) for name in first}
         kept = {n: t if t is not None else after[n.replace(".bias", ".base_layer.bias")] for n, t in kept.items()}
@@ -107,6 +109,8 @@ def test_a_robot_is_added_in_each_mode_and_nothing_else_moves(datasets, tmp_path
         differ = {n.split(".")[2] for n, t in new.items() if not torch.equal(t, first[n.replace(".arm.", ".g1.")])}
         assert differ == ({"prompt"} if mode == "prompts" else {"prompt", "encoder", "decoder"})
         assert all(norm > 0 for norm in moving["norms"])
+    with pytest.raises(ValueError, match="new robot 'arm', whose action layers are random"):
+        run(adapt(tmp_path / "no", datasets[1], action_mode="auto", **{**start, "mode": "prompts"}))
 
 
 @pytest.mark.slow
@@ -122,7 +126,11 @@ def test_weights_and_biases_get_the_metrics(datasets, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    run(adapt(tmp_path / "run", datasets[0], wandb="wbvla", steps=2, warmup_steps=1, hold_steps=0))
+    monkeypatch.setattr("wbvla.xvla.follow.success_rate", lambda *_: 0.25)  # measured in a test of its own
+    robots = {"domains": ("g1", "arm"), "action_mode": "whole_body"}  # the arm has grippers
+    short = {"steps": 2, "warmup_steps": 1, "hold_steps": 0}
+    run(adapt(tmp_path / "run", *datasets, wandb="wbvla", validate="cart-pushing", **robots, **short))
+    logged = LOGGED | {"loss/gripper_bce", "validation/success_rate"}
 
     def keys() -> set[str]:
         store, found = DataStore(), set()
@@ -136,9 +144,9 @@ def test_weights_and_biases_get_the_metrics(datasets, tmp_path, monkeypatch):
 
     # a process of wandb's own writes the file, on a busy machine a moment after the run has ended
     deadline = time.monotonic() + 60
-    while not keys() > LOGGED and time.monotonic() < deadline:
+    while not keys() > logged and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert keys() > LOGGED
+    assert keys() > logged
 
 
 def test_a_mixture_keeps_its_shares_and_takes_every_row():
@@ -169,7 +177,8 @@ def test_a_missing_or_wrong_domain_is_an_error_and_never_robot_0(datasets):
     one, two = map(str, datasets)
     _, g1 = describe(Source(one), {})
     assert describe(Source(one), {"g1": g1}) == ("g1", g1)
-    assert describe(Source(two, "libero"), {})[1].id == 3 and describe(Source(two, "arm"), {"g1": g1})[1].id == 31
+    assert describe(Source(two, "libero"), {})[1].id == 3 and describe(Source(two, "arm"), {"g1": g1})[1].id == 34
+    assert describe(Source(two, "x2"), {})[1].id == 31
     for source, known, message in (
         (Source(two), {}, "does not say whose it is; give --domains NAME"),
         (Source(one, "x2"), {}, "domain: got 'x2', expected 'g1', which the dataset stores"),
@@ -249,9 +258,27 @@ def test_the_trunk_of_a_pretrained_vla_becomes_the_encoder(datasets, tmp_path):
     vla = WholeBodyVla(VlaConfig(image_size=64, width=32, heads=2))
     (tmp_path / "vla").mkdir()
     save_model(tmp_path / "vla", vla, vla_contract(vla, "pretrain", "g1", 20.0, ["push"], {}, {}))
-    run(adapt(tmp_path / "run", datasets[0], trunk=str(tmp_path / "vla"), mode="warmup", steps=2, hold_steps=0))
+    short = {"mode": "warmup", "steps": 2, "hold_steps": 0, "attention": "bidirectional", "objective": "velocity"}
+    run(adapt(tmp_path / "run", datasets[0], trunk=str(tmp_path / "vla"), **short))
     model = load_model(tmp_path / "run")
+    assert (model.config.attention, model.config.objective) == ("bidirectional", "velocity")
     assert model.config.image_size == 64 and model.config.trunk["width"] == 32
     assert same(dict(model.vlm.trunk.state_dict()), dict(vla.trunk.state_dict()))
     with pytest.raises(ValueError, match="trunk: got a trunk beside --init"):
         run(adapt(tmp_path / "other", datasets[0], trunk=str(tmp_path / "vla"), init=str(tmp_path / "run")))
+
+
+def test_florences_weights_become_the_encoder(datasets, tmp_path, monkeypatch):
+    from transformers import Florence2Config, Florence2ForConditionalGeneration
+
+    monkeypatch.setitem(XVLA_RECIPES, "tiny", lambda domains: with_words(domains, florence=copy.deepcopy(FLORENCE)))
+    shape = with_words({"g1": HUMANOID}).florence
+    florence = Florence2ForConditionalGeneration(Florence2Config(**copy.deepcopy(shape)))
+    florence.save_pretrained(tmp_path / "florence")
+    run(adapt(tmp_path / "run", datasets[0], trunk=str(tmp_path / "florence"), mode="warmup", steps=2, hold_steps=0))
+    model, theirs = load_model(tmp_path / "run"), florence.model
+    assert same(dict(model.vlm.language.state_dict()), dict(theirs.language_model.encoder.state_dict()))
+    assert same(dict(model.vlm.projector.state_dict()), dict(theirs.multi_modal_projector.state_dict()))
+    (tmp_path / "florence" / "model.safetensors").write_bytes(b"cut off")
+    with pytest.raises(ValueError, match="expected Florence-2 in one model.safetensors"):
+        run(adapt(tmp_path / "other", datasets[0], trunk=str(tmp_path / "florence")))

@@ -115,30 +115,39 @@ def save_released(folder) -> None:
 
 
 def test_the_tutorials_flags_add_a_robot_to_released_weights(tmp_path):
-    """`action_mode=auto`, prompts only, on a checkpoint in LeRobot's format: nothing but the new prompt moves."""
+    """`action_mode=auto` on a checkpoint in LeRobot's format: nothing but the new robot's part moves, or its prompt."""
     save_released(tmp_path)
     shape = features(action=43)
-    policy = make(
-        None, shape, init_from=str(tmp_path), domain="humanoid", like="bridge", action_mode="auto", mode="prompts",
-        n_action_steps=2,
-    )  # fmt: skip
+    start = dict(init_from=str(tmp_path), domain="humanoid", like="bridge", n_action_steps=2)
+    policy = make(None, shape, action_mode="auto", mode="warmup", **start)
     released = load_model(tmp_path)
     moving = [name for name, parameter in policy.named_parameters() if parameter.requires_grad]
-    assert moving == ["model.domains.humanoid.prompt"]
+    layers = [f"{layer}.{kind}" for layer in ("encoder", "decoder") for kind in ("weight", "bias")]
+    assert moving == [f"model.domains.humanoid.{name}" for name in ("prompt", *layers)]
+    with pytest.raises(ValueError, match="new robot 'humanoid', whose action layers are random and would stay so"):
+        make(None, shape, action_mode="auto", mode="prompts", **start)
+    prompts = make(None, features(20, 20), action_mode="ee6d", mode="prompts", **start)
+    assert [n for n, p in prompts.named_parameters() if p.requires_grad] == ["model.domains.humanoid.prompt"]
     assert torch.equal(policy.model.domains["humanoid"].prompt, released.domains["bridge"].prompt)
-    assert policy.config.action_delta_indices == list(range(6)) and policy.model.config.domains["humanoid"].id == 30
+    assert policy.config.action_delta_indices == list(range(6)) and policy.model.config.domains["humanoid"].id == 34
     batch = {k: v for k, v in batch_of().items() if not k.startswith("action")}
     assert policy.select_action(batch).shape == (2, 43)
     with pytest.raises(ValueError, match="domain: got 77, expected one of bridge"):
         policy.predict_action_chunk({**batch, "domain_id": torch.tensor([77, 77])})
+    with pytest.raises(ValueError, match="domain_id: got bridge's, expected humanoid's, 34"):
+        policy.predict_action_chunk({**batch, "domain_id": torch.tensor([34, 0])})
 
 
 def test_what_does_not_fit_is_refused(tmp_path):
     save_model(tmp_path / "model", Xvla(small({"arms": ARMS}, tokenizer="words")))
     start = dict(init_from=str(tmp_path / "model"), domain="arms", action_mode="joint", n_action_steps=2)
     make(None, **start)
+    make(None, features(cameras=("wrist",)), **start)  # a dataset without one of its cameras
     for shape, flags, message in (
         (features(state=15), start, "domain 'arms': the checkpoint has .*give --policy.domain another name"),
+        (features(cameras=("front", "head")), start, "domain 'arms': the checkpoint has .*another name"),
+        (features(), {"chunk_size": 8}, "chunk_size: got 8, expected 20, the model's"),
+        (features(20), {"action_mode": "whole_body", "masked_actions": [17]}, "masked_actions: got .17., expected arm"),
         (features(action=29), {"action_mode": "ee6d"}, "got 29 entries, expected 20 for 'ee6d'"),
         (features(), {"domain": None}, "domain: the dataset names no robot type"),
         (features(), {"mode": "phase1"}, "mode: got 'phase1'"),

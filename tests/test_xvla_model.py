@@ -169,7 +169,7 @@ def test_bad_batches_are_refused():
     refused("actions: got 20 entries, expected 14 for arms", actions=torch.zeros(3, CHUNK, 20))
     refused(f"actions: got 2 steps, expected {CHUNK}", actions=torch.zeros(3, 2, 14), padded=None)
     refused("images: got", images=torch.zeros(3, 2, 48, 48, 3))
-    refused("no view that is there", views=torch.zeros(3, 2, dtype=torch.bool))
+    refused("a sample without any view", views=torch.tensor([[True, False], [False, False], [True, True]]))
     refused(f"sentence: got 40 tokens, expected at most {TEXT}", tokens=torch.ones(3, 40, dtype=torch.long))
     with pytest.raises(ValueError, match="steps: got 0"):
         model.sample(batch_of("arms"), 0)

@@ -13,14 +13,15 @@ from safetensors.torch import load_file, save_file
 from wbvla.xvla.checkpoint import load_model, save_model
 from wbvla.xvla.config import Domain
 from wbvla.xvla.florence import IMAGENET_MEAN, IMAGENET_STD, WindowAttention
-from wbvla.xvla.released import translate, translate_florence, write_released
+from wbvla.xvla.model import Xvla
+from wbvla.xvla.released import fill, is_florence, read_florence, translate, translate_florence, write_released
 from xvla_world import ARMS, CHUNK, FLORENCE, PAD, SIZE, TEXT, small
 
 MODES = {"ee6d": 20, "agibot_ee6d": 20, "joint": 14, "franka_joint7": 7, "so101_bimanual": 12, "auto": 9}
 VIEWS = 2
 
 
-def lerobot_policy(mode: str, chunk: int = CHUNK):
+def lerobot_policy(mode: str, chunk: int = CHUNK, state: int = 20, **changes):
     """LeRobot's own policy with small random weights, in evaluation mode."""
     from lerobot.configs import FeatureType, PolicyFeature
     from lerobot.policies.xvla.configuration_xvla import XVLAConfig
@@ -31,11 +32,11 @@ def lerobot_policy(mode: str, chunk: int = CHUNK):
         f"observation.images.{n}": PolicyFeature(FeatureType.VISUAL, (3, SIZE, SIZE)) for n in ("image", "image2")
     }
     config = XVLAConfig(
-        input_features={**images, "observation.state": PolicyFeature(FeatureType.STATE, (20,))},
+        input_features={**images, "observation.state": PolicyFeature(FeatureType.STATE, (state,))},
         output_features={"action": PolicyFeature(FeatureType.ACTION, (MODES[mode],))},
         florence_config=copy.deepcopy(FLORENCE), device="cpu", chunk_size=chunk, n_action_steps=chunk,
         tokenizer_max_length=TEXT, hidden_size=32, depth=2, num_heads=4, num_domains=20, len_soft_prompts=4,
-        dim_time=8, max_len_seq=64, action_mode=mode, max_state_dim=20,
+        dim_time=8, max_len_seq=64, action_mode=mode, max_state_dim=20, **changes,
     )  # fmt: skip
     policy = XVLAPolicy(config).eval()
     with torch.no_grad():  # theirs starts with zero biases and identical norms, which would hide mistakes
@@ -142,6 +143,39 @@ def test_a_missing_camera_is_zeros_to_released_weights(tmp_path, monkeypatch):
     torch.testing.assert_close(got, their_actions(policy, theirs, 2, noise, monkeypatch), atol=1e-4, rtol=0)
 
 
+def test_views_that_no_camera_has_are_zeros_to_released_weights(tmp_path, monkeypatch):
+    """LeRobot appends them up to `num_image_views`, as for a robot with fewer cameras than the base model."""
+    from lerobot.policies.xvla.modeling_xvla import XVLAPolicy
+
+    policy = lerobot_policy("ee6d", num_image_views=4)
+    policy.save_pretrained(tmp_path / "theirs")
+    batch, theirs = inputs()
+    behind = (0, 0) * 3 + (0, 2)
+    theirs["image_input"] = torch.nn.functional.pad(theirs["image_input"], behind)
+    theirs["image_mask"] = torch.nn.functional.pad(theirs["image_mask"], (0, 2))
+    ours = load_model(tmp_path / "theirs")
+    assert ours.config.domains["libero"].cameras == ("image", "image2", "no_camera_2", "no_camera_3")
+    noise = torch.randn(3, CHUNK, 20)
+    padded = {"images": torch.nn.functional.pad(batch["images"], behind), "views": theirs["image_mask"]}
+    wanted = their_actions(policy, theirs, 2, noise, monkeypatch)
+    torch.testing.assert_close(ours.sample({**batch, **padded}, 2, noise), wanted, atol=1e-4, rtol=0)
+    write_released(tmp_path / "back", ours)
+    again = XVLAPolicy.from_pretrained(tmp_path / "back")
+    torch.testing.assert_close(their_actions(again, theirs, 2, noise, monkeypatch), wanted, atol=1e-6, rtol=0)
+
+
+def test_a_state_that_lerobot_pads_is_the_datasets(tmp_path, monkeypatch):
+    policy = lerobot_policy("auto", state=7)
+    policy.save_pretrained(tmp_path)
+    ours = load_model(tmp_path)
+    assert {domain.state_dim for domain in ours.config.domains.values()} == {7}
+    batch, theirs = inputs()
+    theirs["proprio"] = torch.nn.functional.pad(batch["state"][:, :7], (0, 13))
+    noise = torch.randn(3, CHUNK, 20)
+    got = ours.sample({**batch, "state": batch["state"][:, :7]}, 2, noise)
+    torch.testing.assert_close(got, their_actions(policy, theirs, 2, noise, monkeypatch), atol=1e-4, rtol=0)
+
+
 def to_microsoft(tensors: dict) -> dict:
     """Rename transformers' Florence-2 to Microsoft's: the inverse of what checkpoints before LeRobot 0.6.1 need."""
     block = r"(vision_tower\.blocks\.\d+\.\d+\.(spatial|channel)_block)\."
@@ -191,6 +225,32 @@ def test_older_layouts_open_as_well(tmp_path):
         )
         (folder / "config.json").write_text(json.dumps(config))
         assert torch.equal(load_model(folder).sample(batch, 2, noise), wanted)
+
+
+@pytest.mark.parametrize("layout", ["transformers", "microsoft"])
+def test_florences_own_weights_become_the_encoder(layout, tmp_path):
+    from transformers import Florence2Config, Florence2ForConditionalGeneration
+
+    torch.manual_seed(0)
+    theirs = Florence2ForConditionalGeneration(Florence2Config(**copy.deepcopy(FLORENCE)))
+    theirs.save_pretrained(tmp_path)
+    if layout == "microsoft":
+        tensors = load_file(tmp_path / "model.safetensors")
+        old = to_microsoft({f"model.vlm.{name.removeprefix('model.')}": tensor for name, tensor in tensors.items()})
+        old = {name.removeprefix("model.vlm."): tensor for name, tensor in old.items()}
+        save_file(old, tmp_path / "model.safetensors")
+        (tmp_path / "config.json").write_text(json.dumps(microsoft_config()))
+    assert is_florence(tmp_path)
+    config, tensors = read_florence(tmp_path)
+    torch.manual_seed(1)
+    ours = Xvla(small(florence=config)).vlm
+    fill(ours, tensors)
+    for part, wanted in (
+        (ours.vision_tower, theirs.model.vision_tower),
+        (ours.projector, theirs.model.multi_modal_projector),
+        (ours.language, theirs.model.language_model.encoder),
+    ):
+        assert all(torch.equal(value, wanted.state_dict()[name]) for name, value in part.state_dict().items())
 
 
 def microsoft_config() -> dict:

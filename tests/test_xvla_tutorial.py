@@ -47,7 +47,7 @@ def test_the_tutorials_training_commands_run(repo_root, tmp_path):
     start = before.domains["libero"].prompt
     for model in (whole, prompt):
         robot = model.config.domains["my_arm"]
-        assert (robot.id, robot.action_dim, robot.cameras) == (30, 20, ("head",))
+        assert (robot.id, robot.action_dim, robot.cameras) == (34, 20, ("head",))
         assert not torch.equal(model.domains["my_arm"].prompt, start)
     shared = before.transformer.state_dict()
     assert all(torch.equal(shared[name], value) for name, value in prompt.transformer.state_dict().items())

@@ -6,7 +6,7 @@ A thin shell around wbvla.xvla.model: it finds or adds the dataset's robot, and 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,9 +21,9 @@ from wbvla.lerobot.configuration_xvla_wb import XvlaWbConfig
 from wbvla.recipes.xvla import get_xvla_recipe
 from wbvla.xvla.batches import arrange_views, squash
 from wbvla.xvla.checkpoint import load_model
-from wbvla.xvla.config import FREE_ID, PUBLISHED_IDS, XvlaConfig, domain_name
+from wbvla.xvla.config import XvlaConfig, domain_name, new_id
 from wbvla.xvla.model import Xvla
-from wbvla.xvla.phases import parameter_groups, set_trainable
+from wbvla.xvla.phases import parameter_groups, require_layers, set_trainable
 from wbvla.xvla.rtc import Previous
 from wbvla.xvla.sources import stored_domain
 from wbvla.xvla.tokens import make_tokenizer
@@ -54,6 +54,11 @@ class XvlaWbPolicy(PreTrainedPolicy):
         if config.mode == "lora" and not self.model.config.lora_rank:
             self.model.add_adapters(config.lora_rank)
         set_trainable(self.model, config.mode, [config.domain], config.freeze)
+        if config.chunk_size not in (0, self.model.config.chunk_steps):
+            raise ValueError(
+                f"chunk_size: got {config.chunk_size}, expected {self.model.config.chunk_steps}, the model's; leave it "
+                "out, or play less of a chunk by n_action_steps"
+            )
         config.xvla, config.chunk_size = self.model.config.to_dict(), self.model.config.chunk_steps
         if config.n_action_steps > config.chunk_size:
             raise ValueError(f"n_action_steps: got {config.n_action_steps}, expected at most {config.chunk_size}")
@@ -162,6 +167,10 @@ class XvlaWbPolicy(PreTrainedPolicy):
         """Translate LeRobot's names, channel order and pixel range to the model's."""
         model = self.model
         domain = model.config.domains[self.config.domain]
+        ids = torch.as_tensor(batch.get("domain_id", domain.id)).flatten().tolist()
+        others = {model.resolve(i) for i in ids} - {self.config.domain}
+        if others:
+            raise ValueError(f"domain_id: got {', '.join(others)}'s, expected {self.config.domain}'s, {domain.id}")
         if self.config.released_for is not None:
             batch = libero.as_released(batch)
         # a robot's only camera may be called observation.image
@@ -177,7 +186,7 @@ class XvlaWbPolicy(PreTrainedPolicy):
             "views": views,
             "tokens": self._tokens(tasks).to(images.device),
             "state": batch[OBS_STATE] if domain.state_dim else images.new_zeros(len(images), 0),
-            "domains": batch.get("domain_id", [self.config.domain] * len(images)),
+            "domains": [self.config.domain] * len(images),
         }
 
     def _tokens(self, tasks: Sequence[str]) -> Tensor:
@@ -210,6 +219,10 @@ def _robot_type(dataset_meta: Any) -> str:
     return domain_name(str(kind))
 
 
+def _id(config: XvlaWbConfig, taken: Iterable[int]) -> int:
+    return new_id(config.domain, taken) if config.domain_id is None else config.domain_id
+
+
 def _start(config: XvlaWbConfig, dataset_stats: dict[str, Any] | None) -> Xvla:
     """Build the model of a saved configuration, of a checkpoint, or of a recipe, and add the dataset's robot."""
     wishes = {name: getattr(config, name) for name in ("attention", "objective") if getattr(config, name) is not None}
@@ -219,8 +232,7 @@ def _start(config: XvlaWbConfig, dataset_stats: dict[str, Any] | None) -> Xvla:
         model = load_model(config.init_from)
         model.config = replace(model.config, **wishes)
     else:
-        free = PUBLISHED_IDS.get(config.domain, FREE_ID)
-        domains = {config.domain: config.dataset_domain(free if config.domain_id is None else config.domain_id)}
+        domains = {config.domain: config.dataset_domain(_id(config, ()))}
         model = Xvla(replace(get_xvla_recipe(config.recipe, domains), **wishes))
     known = model.config.domains.get(config.domain)
     if config.released_for is not None:
@@ -228,17 +240,16 @@ def _start(config: XvlaWbConfig, dataset_stats: dict[str, Any] | None) -> Xvla:
             raise ValueError(f"released_for: domain {config.domain!r} is {known}, expected the released robot in ee6d")
         return model
     if known is None:
-        taken = {domain.id for domain in model.config.domains.values()}
-        free = next(i for i in range(FREE_ID, FREE_ID + len(taken) + 1) if i not in taken)
-        free = PUBLISHED_IDS.get(config.domain, free)
-        new = config.dataset_domain(free if config.domain_id is None else config.domain_id)
-        model.add_domain(config.domain, new, config.like)
+        new = config.dataset_domain(_id(config, (domain.id for domain in model.config.domains.values())))
+        copied = model.add_domain(config.domain, new, config.like)
+        require_layers(config.mode, config.domain, copied)
     else:
         wanted = config.dataset_domain(known.id if config.domain_id is None else config.domain_id)
         if config.action_mode is None:
             wanted = replace(wanted, action=known.action)
-        keys = ("id", "action", "action_dim", "state_dim", "cameras")
-        if any(getattr(known, key) != getattr(wanted, key) for key in keys):
+        keys = ("id", "action", "action_dim", "state_dim")
+        strange = set(wanted.cameras) - set(known.cameras)  # it may lack some
+        if strange or any(getattr(known, key) != getattr(wanted, key) for key in keys):
             raise ValueError(
                 f"domain {config.domain!r}: the checkpoint has {known}, the dataset {wanted}; give --policy.domain "
                 "another name to add a robot"

@@ -297,6 +297,10 @@ def whole_body(domain: Domain) -> ActionSpace:
     The last command at the end of the state is hidden: a policy that sees it copies it (copycat problem).
     """
     masked = set(domain.masked_actions)
+    if masked - set(range(ARM.start, GRIPPER.stop)):
+        raise ValueError(
+            f"masked_actions: got {sorted(masked)}, expected arm joints and grippers: 0 to {GRIPPER.stop - 1}"
+        )
     arms = [i for i in range(ARM.start, ARM.stop) if i not in masked]
     grippers = [i for i in range(GRIPPER.start, GRIPPER.stop) if i not in masked]
     flags = range(FLAGS.start, FLAGS.stop)

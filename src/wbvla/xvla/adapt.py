@@ -29,11 +29,13 @@ class Adapt:
         out: checkpoint folder to write; an interrupted run in it continues, a finished one is kept.
         datasets: folders of LeRobot v3 datasets; the recipe's, looked for in `data`, when left out.
         domains: each dataset's robot, in the same order; what the datasets store when left out.
+        ids: each robot's number, in the same order; what the datasets store, or the first free one, when left out.
         weights: each dataset's share of the samples, in the same order; equal ones when left out.
         data: folder that holds the recipe's datasets.
         recipe: name of a training recipe; the flags below that are left out take its values.
         init: checkpoint to start from: this project's, LeRobot's `xvla` or 2toINF's; random weights when left out.
-        trunk: checkpoint of `wbvla vla pretrain`: its trunk becomes the encoder of a new model.
+        trunk: what becomes the encoder of a new model: a checkpoint of `wbvla vla pretrain`, or Florence-2's weights.
+        objective, attention: of the model, see wbvla.xvla.config.XvlaConfig; the recipe's or those of `init`.
         like: robot of `init` that new ones start as copies of: prompt, and layers where the action space is the same.
         action_mode: action space of robots whose dataset stores none.
         mode: what moves.
@@ -58,11 +60,14 @@ class Adapt:
     out: str
     datasets: tuple[str, ...] = ()
     domains: tuple[str, ...] = ()
+    ids: tuple[int, ...] = ()
     weights: tuple[float, ...] = ()
     data: str | None = None
     recipe: str = "xvla_adapt_tiny"
     init: str | None = None
     trunk: str | None = None
+    objective: Literal["clean", "velocity"] | None = None
+    attention: Literal["bidirectional", "prefix"] | None = None
     like: str | None = None
     action_mode: str = "auto"
     mode: Literal["joint", "warmup", "prompts", "lora"] | None = None
@@ -153,14 +158,15 @@ def _training(cfg: Adapt) -> Training:
     from wbvla.recipes.xvla import get_training_recipe
 
     training = get_training_recipe(cfg.recipe)
-    for flag in ("domains", "weights"):
+    for flag in ("domains", "ids", "weights"):
         if getattr(cfg, flag) and len(getattr(cfg, flag)) != len(cfg.datasets):
             got = len(getattr(cfg, flag))
             raise ValueError(f"{flag}: got {got}, expected one for each of the {len(cfg.datasets)} datasets")
     sources = training.sources
     if cfg.datasets:
-        domains, weights = cfg.domains or (None,) * len(cfg.datasets), cfg.weights or (1.0,) * len(cfg.datasets)
-        sources = tuple(Source(d, n, weight=w) for d, n, w in zip(cfg.datasets, domains, weights))
+        nothing, equal = (None,) * len(cfg.datasets), (1.0,) * len(cfg.datasets)
+        facts = zip(cfg.datasets, cfg.domains or nothing, cfg.ids or nothing, cfg.weights or equal)
+        sources = tuple(Source(dataset, name, number, weight=weight) for dataset, name, number, weight in facts)
     elif sources and cfg.data is not None:
         sources = tuple(replace(source, dataset=str(Path(cfg.data) / source.dataset)) for source in sources)
     elif sources:
@@ -185,6 +191,8 @@ def _starting_model(cfg: Adapt, training: Training) -> tuple[Xvla, list[str], li
     from wbvla.vla.checkpoint import load_model as load_vla
     from wbvla.xvla.checkpoint import load_model
     from wbvla.xvla.model import Xvla
+    from wbvla.xvla.phases import require_layers
+    from wbvla.xvla.released import fill, is_florence, read_florence
     from wbvla.xvla.sources import describe, stored_domain
 
     model = None if cfg.init is None else load_model(cfg.init)
@@ -203,15 +211,22 @@ def _starting_model(cfg: Adapt, training: Training) -> tuple[Xvla, list[str], li
         torch.manual_seed(cfg.seed)
         if model is None:
             config = get_xvla_recipe(training.model, known)
-            if cfg.trunk is not None:
+            encoder: dict[str, torch.Tensor] = {}
+            if cfg.trunk is not None and is_florence(cfg.trunk):
+                florence, encoder = read_florence(cfg.trunk)
+                config = replace(config, florence=florence, trunk={})
+            elif cfg.trunk is not None:
                 trunk = load_vla(cfg.trunk)[0]
                 config = replace(config, florence={}, trunk=trunk.config.to_dict(), image_size=trunk.config.image_size)
+                encoder = {f"trunk.{name}": tensor for name, tensor in trunk.trunk.state_dict().items()}
             model = Xvla(config)
-            if cfg.trunk is not None:
-                model.vlm.trunk.load_state_dict(trunk.trunk.state_dict())
+            if encoder:
+                fill(model.vlm, encoder)
         else:
             for name in new:
-                model.add_domain(name, known[name], cfg.like)
+                require_layers(training.mode, name, model.add_domain(name, known[name], cfg.like))
+        wishes = {"objective": cfg.objective, "attention": cfg.attention}
+        model.config = replace(model.config, **{k: v for k, v in wishes.items() if v is not None})
         if training.mode == "lora" and not model.config.lora_rank:
             model.add_adapters(training.lora_rank)
     return model, names, new

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
+from itertools import count
 from typing import Any, Literal
 
 # Domain ids of the released weights (LeRobot's page and the table in the authors' datasets/domain_config.py).
@@ -35,6 +37,13 @@ PUBLISHED_IDS = {
 }
 FREE_ID = 30  # released weights use those below
 PROJECT_IDS = {"g1": 30, "x2": 31, "g1-gripper": 32, "x2-gripper": 33}  # this project's humanoids
+
+
+def new_id(name: str, taken: Iterable[int]) -> int:
+    """Return the id of a robot whose dataset stores none: the known one of its name, or the lowest that nobody has."""
+    known = PUBLISHED_IDS | {domain_name(robot): number for robot, number in PROJECT_IDS.items()}
+    used = {*taken, *PROJECT_IDS.values()}
+    return known.get(name, next(i for i in count(FREE_ID) if i not in used))
 
 
 def robot_facts(robot: str, masked_actions: tuple[int, ...]) -> dict[str, Any]:

@@ -138,8 +138,8 @@ def check_images(images: Tensor, views: Tensor | None, size: int) -> Tensor:
     if images.shape[2:] != (size, size, 3):
         raise ValueError(f"images: got {tuple(images.shape)}, expected (B, V, {size}, {size}, 3)")
     views = torch.ones(images.shape[:2], dtype=torch.bool, device=images.device) if views is None else views.bool()
-    if not views.any():
-        raise ValueError("images: got no view that is there, expected at least one")
+    if not views.any(1).all():
+        raise ValueError("images: got a sample without any view, expected at least one in each")
     return views
 
 

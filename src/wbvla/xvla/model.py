@@ -46,8 +46,8 @@ class Xvla(nn.Module):
         if config.lora_rank:
             insert_adapters(self, config.lora_rank)
 
-    def add_domain(self, name: str, domain: Domain, like: str | int | None = None) -> None:
-        """Make a robot known.
+    def add_domain(self, name: str, domain: Domain, like: str | int | None = None) -> bool:
+        """Make a robot known; return whether its action layers are a copy, otherwise they are random.
 
         Args:
             like: robot whose prompt it starts from, and whose action layers where they fit; None = random.
@@ -58,13 +58,16 @@ class Xvla(nn.Module):
             raise ValueError(f"domain {name!r} exists already; choose another name")
         config = replace(self.config, domains={**self.config.domains, name: domain})
         head = DomainHead(domain, config).to(self.transformer.pos_emb)
+        copied = False
         if like is not None:
             source = self.domains[self.resolve(like)]
-            if head.fits(source):
+            copied = head.fits(source)
+            if copied:
                 head.copy_from(source)
             else:
                 head.prompt.data.copy_(source.prompt)
         self.domains[name], self.config = head.train(self.training), config
+        return copied
 
     def set_statistics(self, name: str, action: tuple, state: tuple | None, like: str | int | None = None) -> None:
         """Give a new robot the mean and deviation (A,) of its dataset's actions and (S,) states.

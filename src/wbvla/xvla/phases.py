@@ -76,6 +76,15 @@ def set_trainable(
     return moving
 
 
+def require_layers(mode: str, robot: str, copied: bool) -> None:
+    """Raise ValueError if only the prompt of a new robot is to move and its action layers are not a copy."""
+    if mode == "prompts" and not copied:
+        raise ValueError(
+            f"mode: got 'prompts' for the new robot {robot!r}, whose action layers are random and would stay so; use "
+            "mode 'warmup', or like=<a robot with the same action space>"
+        )
+
+
 def parameter_groups(
     model: Xvla, lr: float, pretrained_scale: float = 0.1, prompt_scale: float = 1.0
 ) -> list[dict[str, Any]]:

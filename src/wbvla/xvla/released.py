@@ -43,7 +43,7 @@ _MICROSOFT = [
     (r"^vlm\.visual_temporal_embed\.", "vlm.multi_modal_projector.visual_temporal_embed."),
     (r"^vlm\.language_model\.model\.", "vlm.language_model."),
 ]
-_UNUSED = re.compile(r"^vlm\.language_model\.((model\.)?decoder\.|lm_head\.|final_logits_bias)")  # the decoder's
+_UNUSED = re.compile(r"^vlm\.(language_model\.)?((model\.)?decoder\.|lm_head\.|final_logits_bias)")  # the decoder's
 
 
 def read_released(values: dict[str, Any], tensors: dict[str, Tensor]) -> Xvla:
@@ -87,6 +87,34 @@ def translate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
+def is_florence(folder: str | Path) -> bool:
+    """Whether a folder's config.json is Florence-2's."""
+    try:
+        values = json.loads((Path(folder) / "config.json").read_text())
+        return "vision_config" in values and "text_config" in values
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def read_florence(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read Florence-2 in transformers' or Microsoft's layout: its configuration, and the encoder's tensors.
+
+    Raises:
+        ValueError: weights that are not in model.safetensors, or of another kind.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = Path(folder)
+    config = translate_florence(json.loads((folder / "config.json").read_text()))
+    try:
+        tensors = load_file(folder / "model.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{folder}: expected Florence-2 in one model.safetensors ({error})") from None
+    renamed = translate({f"vlm.{name.removeprefix('model.')}": tensor for name, tensor in tensors.items()})
+    return config, {name.removeprefix("vlm."): tensor for name, tensor in renamed.items()}
+
+
 def fill(model: torch.nn.Module, tensors: dict[str, Tensor]) -> None:
     """Load tensors into a model. Raises ValueError naming the first that are missing, unknown or of another shape."""
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -108,7 +136,11 @@ def _config(values: dict[str, Any], tables: dict[str, Tensor]) -> XvlaConfig:
     features = values.get("input_features") or {}
     shapes = {key: f["shape"] for key, f in features.items() if f["type"] == "VISUAL"}
     cameras = tuple(key.removeprefix(IMAGES) for key in shapes) or ("image", "image2", "image3")
+    # views that no camera has: LeRobot appends zeros for them, and its model reads those
+    cameras += tuple(f"no_camera_{i}" for i in range(len(cameras), values.get("num_image_views") or 0))
     action = values["action_mode"].lower()
+    if action == "auto" and "observation.state" in features:  # what LeRobot pads it with has no influence
+        state_dim = min(state_dim, features["observation.state"]["shape"][-1])
     output = (values.get("output_features") or {}).get("action")
     auto_dim = output["shape"][-1] if output else values.get("real_action_dim", action_width)
     action_dim = ACTION_DIMS.get(action, min(auto_dim, action_width))
@@ -141,9 +173,11 @@ def _split(name: str, domain: Domain, config: XvlaConfig, tables: dict[str, Tens
     """Return one row of the tables under our names; layers are stored (in, out) there."""
     row = {key: table[domain.id] for key, table in tables.items()}
     hidden = config.hidden_size
+    columns = row["action_encoder.fc"].view(-1, hidden)  # action, state up to the table's width, time
+    used = (columns[: domain.action_width + domain.state_dim], columns[len(columns) - config.time_dim :])
     tensors = {
         "prompt": row["soft_prompt_hub"].view(config.prompt_tokens, hidden),
-        "encoder.weight": row["action_encoder.fc"].view(-1, hidden).T,
+        "encoder.weight": torch.cat(used).T,
         "encoder.bias": row["action_encoder.bias"],
         "decoder.weight": row["action_decoder.fc"].view(hidden, -1).T,
         "decoder.bias": row["action_decoder.bias"],

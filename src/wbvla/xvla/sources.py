@@ -18,7 +18,7 @@ from wbvla.data.frames import FrameCache, read_info
 from wbvla.vla.loop import Order
 from wbvla.vla.sources import Demonstrations
 from wbvla.xvla.batches import arrange_views, mix
-from wbvla.xvla.config import FREE_ID, PUBLISHED_IDS, Domain, Source
+from wbvla.xvla.config import Domain, Source, new_id
 
 IMAGES, STATE, ACTION = "observation.images.", "observation.state", "action"
 DOMAIN_FILE = "meta/wbvla.json"
@@ -61,9 +61,7 @@ def describe(source: Source, known: dict[str, Domain]) -> tuple[str, Domain]:
         raise ValueError(f"{source.dataset}: domain: the dataset does not say whose it is; give --domains NAME")
     wanted = next((i for i in (source.id, facts.get("id")) if i is not None), None)
     if wanted is None:
-        taken = {domain.id for domain in known.values()}
-        free = next(i for i in range(FREE_ID, FREE_ID + len(taken) + 1) if i not in taken)
-        wanted = known[name].id if name in known else PUBLISHED_IDS.get(name, free)
+        wanted = known[name].id if name in known else new_id(name, (domain.id for domain in known.values()))
     colour = [k for k, v in features.items() if v["dtype"] == "video" and not (v.get("info") or {}).get("is_depth_map")]
     cameras = tuple(key.removeprefix(IMAGES) for key in colour)
     if not cameras or ACTION not in features:

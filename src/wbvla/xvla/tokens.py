@@ -49,5 +49,6 @@ def _load(name: str):
     except (OSError, ValueError) as error:
         raise ValueError(
             f"tokenizer: {name!r} is not on this machine ({str(error).splitlines()[0]}); "
-            "give a folder that holds it, or 'words' for a model trained with that"
+            "fetch it once, or write the folder that holds it into the checkpoint's config.json (tokenizer, in "
+            "LeRobot's tokenizer_name)"
         ) from None
