@@ -51,17 +51,20 @@ SIZES = {"small": (FLORENCE_SMALL, 512, 6, 8), "released": (FLORENCE_LARGE, 1024
 SIZE, TEXT, CHUNK, DOMAINS = 224, 64, 32, 30
 
 
-def build(size: str, views: int, folder: Path) -> XVLAPolicy:
+def build(size: str, views: int, folder: Path, mode: str = "ee6d", action_dim: int = 20) -> XVLAPolicy:
     """Return LeRobot's policy with random weights, saved in `folder`."""
     florence, hidden, depth, heads = SIZES[size]
     images = {f"observation.images.image{i}": PolicyFeature(FeatureType.VISUAL, (3, SIZE, SIZE)) for i in range(views)}
     config = XVLAConfig(
         input_features={**images, "observation.state": PolicyFeature(FeatureType.STATE, (20,))},
-        output_features={"action": PolicyFeature(FeatureType.ACTION, (20,))},
+        output_features={"action": PolicyFeature(FeatureType.ACTION, (action_dim,))},
         florence_config=florence, hidden_size=hidden, depth=depth, num_heads=heads, num_domains=DOMAINS,
-        max_state_dim=20, tokenizer_max_length=TEXT, chunk_size=CHUNK, device="cpu",
+        max_state_dim=20, tokenizer_max_length=TEXT, chunk_size=CHUNK, device="cpu", action_mode=mode,
     )  # fmt: skip
     policy = XVLAPolicy(config).eval()
+    with torch.no_grad():  # theirs starts with zero biases and identical norms, which would hide mistakes
+        for parameter in policy.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
     policy.save_pretrained(folder)
     return policy
 

@@ -176,6 +176,29 @@ def test_a_pack_carries_a_robot_to_another_model(model, tmp_path):
     assert torch.equal(other.sample(batch, 2, noise), wanted)
 
 
+def test_the_command_writes_a_robot_and_puts_it_into_another_model(model, tmp_path, capsys):
+    from wbvla.cli import main
+
+    save_model(tmp_path / "model", model)
+    before = model.domains["arms"].prompt.detach().clone()
+    with torch.no_grad():
+        model.domains["arms"].prompt.normal_()
+    save_model(tmp_path / "trained", model)
+    pack, both = str(tmp_path / "arms.safetensors"), str(tmp_path / "both")
+    assert main(["xvla", "pack", "--model", str(tmp_path / "trained"), "--robot", "31", "--file", pack]) == 0
+    assert main(["xvla", "pack", "--model", str(tmp_path / "model"), "--file", pack, "--out", both]) == 0
+    assert capsys.readouterr().out == f"arms: wrote {pack}\narms: wrote {both}\n"
+    assert torch.equal(load_model(both).domains["arms"].prompt, model.domains["arms"].prompt)
+    assert torch.equal(load_model(tmp_path / "model").domains["arms"].prompt, before)
+    for flags, message in (
+        (["--file", pack], "expected one of them"),
+        (["--file", pack, "--robot", "x2"], "domain: got 'x2', expected one of g1"),
+        (["--file", both, "--out", both], "no prompt pack at"),
+    ):
+        assert main(["xvla", "pack", "--model", str(tmp_path / "model"), *flags]) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_packs_that_do_not_fit_are_refused(model, tmp_path):
     pack = tmp_path / "arms.safetensors"
     export_pack(pack, model, "arms")

@@ -38,6 +38,9 @@ VERBS = {
     "vla finetune": Verb("vla.train", "Finetune", "run_finetune", "teach it whole-body actions from demonstrations"),
     "xvla adapt": Verb("xvla.adapt", "Adapt", "run", "train one policy for many robots, or add a robot to it"),
     "xvla convert": Verb("xvla.convert", "Convert", "run", "turn joint actions into end-effector poses, and back"),
+    "xvla pack": Verb(
+        "xvla.pack_files", "Pack", "run", "write one robot as a small file, or put such a file in a model"
+    ),
     "lmo train": Verb("lmo.train", "TrainLmo", "run", "train the legs' policy by reinforcement learning"),
     "lmo actuator": Verb("lmo.actuator_fit", "FitActuator", "run", "fit a network of the joints' drives to a log"),
     "lmo export": Verb("lmo.export", "ExportLmo", "run", "write a legs checkpoint as ONNX with its contract"),
