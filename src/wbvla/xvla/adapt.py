@@ -35,7 +35,8 @@ class Adapt:
         recipe: name of a training recipe; the flags below that are left out take its values.
         init: checkpoint to start from: this project's, LeRobot's `xvla` or 2toINF's; random weights when left out.
         trunk: what becomes the encoder of a new model: a checkpoint of `wbvla vla pretrain`, or Florence-2's weights.
-        objective, attention: of the model, see wbvla.xvla.config.XvlaConfig; the recipe's or those of `init`.
+        objective: what the network predicts, clean actions or velocities; the recipe's or that of `init` when left out.
+        attention: prefix reads the context once for all denoising steps; the recipe's or that of `init` when left out.
         like: robot of `init` that new ones start as copies of: prompt, and layers where the action space is the same.
         action_mode: action space of robots whose dataset stores none.
         mode: what moves.
