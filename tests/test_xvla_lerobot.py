@@ -245,20 +245,41 @@ def test_the_documents_snippets_run(repo_root, tmp_path, monkeypatch):
     assert all(name.startswith("domains.arm.") for name in names["moving"])
 
 
-@pytest.mark.slow
-def test_lerobot_eval_scores_it_in_our_environment(tmp_path):
+@pytest.fixture(scope="module")
+def g1_policy(tmp_path_factory):
+    """A folder as `lerobot-train` leaves it: the G1's, random weights."""
     from lerobot.policies.factory import make_pre_post_processors
 
-    from test_lerobot_env import lerobot
-
+    folder = tmp_path_factory.mktemp("g1") / "policy"
     flags = {"domain": "g1", "domain_id": 30, "action_mode": "whole_body", "masked_actions": [14, 15]}
     policy = make(None, features(20, 68, ("head",)), recipe="tiny_trunk", n_action_steps=20, **flags)
     policy.config.num_denoising_steps = 1
-    policy.save_pretrained(tmp_path / "policy")
+    policy.save_pretrained(folder)
     for pipeline in make_pre_post_processors(policy.config, dataset_stats={}):
-        pipeline.save_pretrained(tmp_path / "policy")
+        pipeline.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_lerobot_rollout_drives_our_simulated_robot(g1_policy):
+    from test_lerobot_env import lerobot
+
+    said = lerobot(
+        "rollout", "--strategy.type=base", f"--policy.path={g1_policy}", "--policy.device=cpu",
+        "--inference.type=rtc", "--robot.type=wbvla_sim", "--robot.task=cart-pushing",
+        "--robot.pos_names=true", "--task=push the cart", "--fps=20", "--duration=3",
+        "--return_to_initial_position=false",
+    )  # fmt: skip
+    assert "wbvla_sim, seed 0: stopped after" in said and "Rollout finished" in said
+    assert "inference error" not in said and "missing" not in said
+
+
+@pytest.mark.slow
+def test_lerobot_eval_scores_it_in_our_environment(g1_policy, tmp_path):
+    from test_lerobot_env import lerobot
+
     lerobot(
-        "eval", f"--policy.path={tmp_path / 'policy'}", "--policy.device=cpu", "--env.type=wbvla",
+        "eval", f"--policy.path={g1_policy}", "--policy.device=cpu", "--env.type=wbvla",
         "--env.task=cart-pushing", "--eval.n_episodes=1", "--eval.batch_size=1", f"--output_dir={tmp_path}/score",
     )  # fmt: skip
     score = json.loads((tmp_path / "score" / "eval_info.json").read_text())

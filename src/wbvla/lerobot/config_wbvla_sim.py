@@ -21,6 +21,8 @@ class WbvlaSimConfig(RobotConfig):
         image_size: side of the head picture in pixels.
         pause_s: a new episode begins at the first look that comes longer than this after an action: LeRobot saved the
             last one. Counted in simulated time while the world moves, so that a slow machine makes no pauses.
+        pos_names: whether ".pos" is behind the names of all numbers: lerobot-rollout hands on those and drops others.
+            Off, the names are those of our own recordings.
     """
 
     task: str = "box-loading"
@@ -28,6 +30,7 @@ class WbvlaSimConfig(RobotConfig):
     seed: int = 0
     image_size: int = 96
     pause_s: float = 0.3
+    pos_names: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

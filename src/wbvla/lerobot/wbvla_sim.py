@@ -47,7 +47,10 @@ class WbvlaSim(Robot):
         super().__init__(config)
         self.config = config
         robot = get_robot(config.robot)
-        self._states, self._actions = state_names(robot.joints), action_names(robot.arm_joints)
+        behind = ".pos" if config.pos_names else ""
+        self._states, self._actions = (
+            [name + behind for name in names] for names in (state_names(robot.joints), action_names(robot.arm_joints))
+        )
         self.cameras = {"head": None}  # LeRobot counts them for its picture writers
         self._next_seed = config.seed
         self._acted_s: tuple[float, float] | None = None  # this episode's last action, in wall and simulated time
