@@ -33,12 +33,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument(
-        "--steps",
-        type=int,
-        default=1300,
-        help="of the optimiser, for a model of one robot; twice as many for both and for adding one",
-    )
+    parser.add_argument("--steps", type=int, default=2600, help="of the optimiser, for each model")
     parser.add_argument("--demonstrations", type=int, default=80, help="of each robot")
     parser.add_argument("--trials", type=int, default=30, help="episodes of each condition")
     parser.add_argument("--cores", type=int, default=2)
@@ -77,16 +72,16 @@ def _seed(root: Path, seed: int, args: argparse.Namespace) -> list:
     data = {robot: str(root / "data" / robot) for robot in ROBOTS}
     folder, (first, second) = f"seed{seed}", ROBOTS
     shared = {"recipe": "two_robots", "seed": seed, "hold_out": 0.05}
-    joint = Adapt(str(root / folder / "joint"), tuple(data.values()), steps=2 * args.steps, **shared)
+    joint = Adapt(str(root / folder / "joint"), tuple(data.values()), steps=args.steps, **shared)
     alone = Adapt(str(root / folder / "first"), (data[first],), steps=args.steps, **shared)
     added = Adapt(str(root / folder / "added"), (data[second],), init=alone.out, like=first, mode="warmup",
-                  learning_rate=3e-3, steps=2 * args.steps, **shared)  # fmt: skip
+                  learning_rate=3e-3, steps=args.steps, **shared)  # fmt: skip
     collected = tuple(f"collect-{robot}" for robot in ROBOTS)
     stages = [
-        _own_stage(f"joint-{seed}", "adapt", asdict(joint), folder + "/joint", collected, args.steps * 1.0),
+        _own_stage(f"joint-{seed}", "adapt", asdict(joint), folder + "/joint", collected, args.steps * 0.5),
         _own_stage(f"first-{seed}", "adapt", asdict(alone), folder + "/first", collected[:1], args.steps * 0.5),
         _own_stage(f"added-{seed}", "adapt", asdict(added), folder + "/added", (f"first-{seed}", collected[1]),
-                   args.steps * 0.66),
+                   args.steps * 0.4),
         _own_stage(f"swap-{seed}", "swap", {"model": joint.out, "out": str(root / folder / "swapped")},
                    folder + "/swapped", (f"joint-{seed}",), 5),
     ]  # fmt: skip
