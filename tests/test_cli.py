@@ -158,7 +158,7 @@ def test_ctrl_c_is_a_message_and_130(tmp_path):
     process.send_signal(signal.SIGINT)
     _, complaint = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert complaint == "wbvla: interrupted; the same command continues where it stopped\n"
+    assert complaint == "wbvla: interrupted; the same command goes on from what was saved\n"
 
 
 def test_a_closed_pipe_is_silent():

@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _dispatch(argv)
     except KeyboardInterrupt:
-        print("wbvla: interrupted; the same command continues where it stopped", file=sys.stderr)
+        print("wbvla: interrupted; the same command goes on from what was saved", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `wbvla ... | head`: nobody reads any more
