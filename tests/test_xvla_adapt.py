@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 import signal
+import subprocess
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -86,6 +88,28 @@ def test_interrupted_equals_straight_bit_for_bit(mode, datasets, tmp_path):
     assert run(straight) == metrics and (tmp_path / "straight" / "model.safetensors").stat().st_mtime_ns == before
     with pytest.raises(ValueError, match="holds a run with other settings"):
         run(replace(straight, seed=1))
+
+
+@pytest.mark.slow
+def test_two_processes_stopped_on_the_way_equal_one_bit_for_bit(datasets, tmp_path, monkeypatch):
+    monkeypatch.undo()  # the processes know the recipe as it is
+    mixed = {"domains": ("g1", "arm"), "action_mode": "auto", "batch": 4, "steps": 12}
+    alone = adapt(tmp_path / "alone", *datasets, accumulate=2, **mixed)
+    metrics = run(alone)
+    flags = "--domains g1 arm --action_mode auto --batch 4 --steps 12 --warmup_steps 2 --hold_steps 3 --checkpoint_s 0"
+    torchrun = [shutil.which("torchrun"), "--standalone", "--nproc-per-node=2", "--no-python", shutil.which("wbvla")]
+    verb = ["xvla", "adapt", "--out", str(tmp_path / "two"), "--datasets", *map(str, datasets), *flags.split()]
+    state = tmp_path / "two" / "training" / "state.json"
+    with subprocess.Popen([*torchrun, *verb]) as first:
+        while not state.exists() and first.poll() is None:
+            time.sleep(0.05)
+        first.send_signal(signal.SIGINT)
+    assert first.returncode != 0 and 0 < json.loads(state.read_text())["step"] < 12
+    subprocess.run([*torchrun, *verb], check=True)
+    assert same(weights(tmp_path / "alone"), weights(tmp_path / "two"))
+    assert json.loads(state.read_text())["metrics"]["loss"] == pytest.approx(metrics["loss"], rel=1e-6)
+    alone_again = replace(alone, out=str(tmp_path / "two"), checkpoint_s=0.0)
+    assert run(alone_again)["loss"] == json.loads(state.read_text())["metrics"]["loss"], "the same run"
 
 
 def test_a_robot_is_added_in_each_mode_and_nothing_else_moves(datasets, tmp_path):
@@ -202,6 +226,7 @@ def test_a_missing_or_wrong_domain_is_an_error_and_never_robot_0(datasets):
         ({"freeze": ("vision",)}, "freeze: this model has no vision"),
         ({"warmup_steps": 9}, "expected at most 6 steps"),
         ({"batch": 0}, "batch: got 0"),
+        ({"accumulate": 4}, "accumulate: got 4 parts of a batch of 6 for 1 processes, expected a divisor"),
         ({"hold_out": 1.0}, "hold_out: got 1.0"),
         ({"action_mode": "ee6d", "domains": ("arm",), "datasets": "two"}, "state"),
     ],

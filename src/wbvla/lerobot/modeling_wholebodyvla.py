@@ -24,6 +24,7 @@ from wbvla.vla.checkpoint import load_model
 from wbvla.vla.contracts import check_robot, vla_contract
 from wbvla.vla.model import WholeBodyVla
 from wbvla.vla.policy import fit_images
+from wbvla.vla.processes import rank
 from wbvla.vla.text import tokenize
 
 
@@ -85,9 +86,7 @@ class WholeBodyVLAPolicy(PreTrainedPolicy):
         inputs["padded"] = torch.zeros(actions.shape[:2], dtype=torch.bool) if padded is None else padded
         inputs["padded"] = inputs["padded"].to(actions.device)
         if self.training:
-            distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-            rank = torch.distributed.get_rank() if distributed else 0
-            self._generator.manual_seed(1_000_003 * int(self.draws) + rank)
+            self._generator.manual_seed(1_000_003 * int(self.draws) + rank())
             self.draws += 1
         losses = self.model.losses(inputs, self._generator)
         return losses["loss"], {name: float(value.detach()) for name, value in losses.items() if name != "loss"}

@@ -19,6 +19,7 @@ from torch import Tensor
 from wbvla.lerobot import libero
 from wbvla.lerobot.configuration_xvla_wb import XvlaWbConfig
 from wbvla.recipes.xvla import get_xvla_recipe
+from wbvla.vla.processes import rank
 from wbvla.xvla.batches import arrange_views, squash
 from wbvla.xvla.checkpoint import load_model
 from wbvla.xvla.config import XvlaConfig, domain_name, new_id
@@ -95,9 +96,7 @@ class XvlaWbPolicy(PreTrainedPolicy):
         if "action_is_pad" in batch:
             inputs["padded"] = batch["action_is_pad"].to(batch[ACTION].device)
         if self.training:
-            distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-            rank = torch.distributed.get_rank() if distributed else 0
-            self._generator.manual_seed(1_000_003 * int(self.draws) + rank)
+            self._generator.manual_seed(1_000_003 * int(self.draws) + rank())
             self.draws += 1
         losses = self.model.losses(inputs, generator=self._generator)
         logged = {f"loss/{kind}": float(value.detach()) for kind, value in losses.items() if kind != "loss"}

@@ -1,7 +1,8 @@
 """The training loop of VLA and X-VLA. In: a model, a function from step to losses. Out: a checkpoint folder, metrics.
 
 Everything random is a function of (seed, step): batch order, augmentation, hidden states. A run that was stopped and
-resumed is therefore equal to a straight one bit for bit (one thread), without storing random states.
+resumed is therefore equal to a straight one bit for bit (one thread), without storing random states. A batch may be
+computed in parts, one after the other or by several processes (wbvla.vla.processes): a part's randomness is its own.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from wbvla.contract import differences
 from wbvla.data.progress import Progress
 from wbvla.lam.interrupt import Interruptible
 from wbvla.vla.checkpoint import load_optimizer, recover_folder, replace_folder, save_optimizer
+from wbvla.vla.processes import any_of, count, mean, rank, started, sum_gradients, wait
 
 STATE = "training/state.json"
 
@@ -37,6 +39,7 @@ class Plan:
     seed: int
     checkpoint_s: float
     measure_every: int = 0  # steps between measurements on the way; 0 = only at the end
+    parts: int = 1  # equal ones of a batch, whose gradients are added
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
@@ -47,8 +50,13 @@ class Plan:
         return self.learning_rate * (0.02 + 0.98 * 0.5 * (1.0 + math.cos(math.pi * done)))
 
 
-def make_plan(cfg: Any, weight_decay: float = 0.05, measure_every: int = 0) -> Plan:
+def make_plan(cfg: Any, weight_decay: float = 0.05, measure_every: int = 0, parts: int = 1) -> Plan:
     """Check the optimiser's settings among a verb's flags, set the threads, and return the plan. Raises ValueError."""
+    if parts < 1 or cfg.batch % parts or parts % started():
+        raise ValueError(
+            f"accumulate: got {parts} parts of a batch of {cfg.batch} for {started()} processes, expected a divisor of "
+            "the batch that is a multiple of the processes"
+        )
     for name in ("steps", "batch", "threads"):
         if getattr(cfg, name) < 1:
             raise ValueError(f"{name}: got {getattr(cfg, name)}, expected at least 1")
@@ -59,7 +67,7 @@ def make_plan(cfg: Any, weight_decay: float = 0.05, measure_every: int = 0) -> P
     if not 0 < cfg.learning_rate < float("inf"):
         raise ValueError(f"learning_rate: got {cfg.learning_rate}, expected a positive number, for example 1e-3")
     torch.set_num_threads(cfg.threads)
-    return Plan(cfg.steps, cfg.batch, cfg.learning_rate, weight_decay, cfg.seed, cfg.checkpoint_s, measure_every)
+    return Plan(cfg.steps, cfg.batch, cfg.learning_rate, weight_decay, cfg.seed, cfg.checkpoint_s, measure_every, parts)
 
 
 class Order:
@@ -91,7 +99,9 @@ def finished(out: Path, settings: dict[str, Any], steps: int) -> dict[str, Any] 
     Raises:
         ValueError: `out` holds a run with other settings; the message lists what differs.
     """
-    recover_folder(out)
+    if rank() == 0:
+        recover_folder(out)
+    wait()
     state = _read_state(out)
     if state is None:
         return None
@@ -139,7 +149,8 @@ def fit(
     """Train from the checkpoint in `out`, or from the model as it is, to the end of the plan.
 
     Args:
-        losses_of: from a step and its source of randomness to its "loss" and whatever else is followed.
+        losses_of: from the number of a part (of a step, where a batch has one part) and its source of randomness to
+            its "loss" and whatever else is followed.
         groups: parameters with "weight_decay" and "rate", a function from step to learning rate; at the rate 0 they
             need no gradient and cost none.
         settings: JSON values that must agree for a run to be continued.
@@ -152,7 +163,8 @@ def fit(
     """
     run = _Run(model, groups, plan, settings, save, out)
     progress = Progress(label, plan.steps, "steps", run.step)
-    saved_at = time.monotonic()
+    first, saved_at = rank() == 0, time.monotonic()
+    measure, report = (measure, report) if first else (None, None)
     with Interruptible() as interrupt:
         while run.step < plan.steps:
             losses = run.advance(losses_of, gradients)
@@ -161,16 +173,20 @@ def fit(
                 measured = measure()
                 run.metrics |= measured
                 losses |= {name: torch.tensor(value) for name, value in measured.items()}
-            progress.advance(1, _note(run.metrics))
+            if first:
+                progress.advance(1, _note(run.metrics))
             if report is not None:
                 report(run.step, {k: float(v) for k, v in losses.items()})
-            if interrupt.asked or time.monotonic() - saved_at > plan.checkpoint_s:
+            due = time.monotonic() - saved_at > plan.checkpoint_s
+            asked, due = any_of([interrupt.asked, due], losses["loss"].device)
+            if asked or due:
                 run.save()
                 saved_at = time.monotonic()
-            if interrupt.asked:
+            if asked:
                 raise KeyboardInterrupt
     run.save()
-    progress.close(_note(run.metrics))
+    if first:
+        progress.close(_note(run.metrics))
     return run.metrics
 
 
@@ -203,26 +219,35 @@ class _Run:
         self.step, self.metrics = state["step"], state["metrics"]
 
     def advance(self, losses_of: Callable, gradients: Callable | None) -> dict[str, Tensor]:
-        """Take one optimiser step and return its losses."""
+        """Take one optimiser step and return its losses: "loss" of the whole batch, others of this process's parts."""
         self.model.train()
-        seed = self.plan.seed * 1_000_003 + self.step
-        self._generator.manual_seed(seed)
-        torch.manual_seed(seed)  # dropout draws from torch's own generator
         for group, rate in zip(self.optimizer.param_groups, self._rates):
             group["lr"] = rate(self.step)
             for parameter in group["params"]:
                 parameter.requires_grad_(group["lr"] > 0.0)
-        losses = losses_of(self.step, self._generator)
         self.optimizer.zero_grad()
-        losses["loss"].backward()
+        parts = self.plan.parts
+        of_parts = [self._backward(losses_of, self.step * parts + i) for i in range(rank(), parts, count())]
+        sum_gradients(self.names)
+        names = dict.fromkeys(name for of in of_parts for name in of)
+        losses = {name: torch.stack([of[name] for of in of_parts if name in of]).mean() for name in names}
+        losses["loss"] = mean(losses["loss"])
         if gradients is not None:
             losses |= gradients()
         torch.nn.utils.clip_grad_norm_(self.names, 1.0)
         self.optimizer.step()
         self.step += 1
-        losses = {name: value.detach() for name, value in losses.items()}
         self._keep(losses)
         return losses
+
+    def _backward(self, losses_of: Callable, part: int) -> dict[str, Tensor]:
+        """Add one part's share to the gradients and return its losses."""
+        seed = self.plan.seed * 1_000_003 + part
+        self._generator.manual_seed(seed)
+        torch.manual_seed(seed)  # dropout draws from torch's own generator
+        losses = losses_of(part, self._generator)
+        (losses["loss"] / self.plan.parts).backward()
+        return {name: value.detach() for name, value in losses.items()}
 
     def _keep(self, losses: dict[str, Tensor]) -> None:
         """Follow the losses with a running mean and, at about 100 points, the curve."""
@@ -238,8 +263,10 @@ class _Run:
             self.metrics["curve"].append([self.step, self.metrics["loss"]])
 
     def save(self) -> None:
-        """Write the checkpoint folder."""
-        replace_folder(self.out, self._write)
+        """Write the checkpoint folder, once for all processes."""
+        if rank() == 0:
+            replace_folder(self.out, self._write)
+        wait()
 
     def _write(self, folder: Path) -> None:
         self._save_model(folder)

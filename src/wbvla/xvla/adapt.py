@@ -43,6 +43,8 @@ class Adapt:
         freeze: parts that stay as they are: vision, projector, language, trunk, transformer, prompts, heads, adapters.
         steps: of the optimiser.
         batch: samples in a step.
+        accumulate: equal parts of a batch that are computed one after the other, for less memory, or by the processes
+            that torchrun starts; as many as there are processes when left out.
         learning_rate: its peak; the encoder's is a tenth.
         warmup_steps: in which it rises.
         hold_steps: first ones, in which only prompts, action layers and adapters move.
@@ -75,6 +77,7 @@ class Adapt:
     freeze: tuple[str, ...] = ()
     steps: int | None = None
     batch: int | None = None
+    accumulate: int | None = None
     learning_rate: float | None = None
     warmup_steps: int | None = None
     hold_steps: int | None = None
@@ -97,9 +100,17 @@ def run(cfg: Adapt, report: Report | None = None) -> dict[str, Any]:
         ValueError, FileNotFoundError: wrong settings or data, or another run in `out`; one line with the fix.
         KeyboardInterrupt: after Ctrl-C, when the checkpoint has been written.
     """
+    from wbvla.vla.processes import joined
+
+    with joined(cfg.device) as device:
+        return _run(replace(cfg, device=device), report)
+
+
+def _run(cfg: Adapt, report: Report | None) -> dict[str, Any]:
     from wbvla.device import get_device
     from wbvla.vla.checkpoint import weights_id
     from wbvla.vla.loop import finished, fit, make_plan
+    from wbvla.vla.processes import rank, started
     from wbvla.xvla.checkpoint import write_model
     from wbvla.xvla.follow import Logger, prompt_gradient
     from wbvla.xvla.phases import learning_rate_factors, parameter_groups, set_trainable
@@ -112,6 +123,7 @@ def run(cfg: Adapt, report: Report | None = None) -> dict[str, Any]:
         replace(cfg, steps=training.steps, batch=training.batch, learning_rate=training.learning_rate),
         training.weight_decay,
         cfg.measure_every,
+        started() if cfg.accumulate is None else cfg.accumulate,
     )
     device = get_device(cfg.device)
     if not 0.0 <= cfg.hold_out < 1.0:
@@ -144,10 +156,11 @@ def run(cfg: Adapt, report: Report | None = None) -> dict[str, Any]:
     for group, factor in zip(groups, factors):
         group["weight_decay"] = training.weight_decay
         group["rate"] = lambda step, lr=group["lr"], factor=factor: lr * factor(step)
-    mixture = Mixture([rows for rows, _ in splits], [s.weight for s in sources], plan.batch, plan.steps, plan.seed)
+    rows, shares = [rows for rows, _ in splits], [source.weight for source in sources]
+    mixture = Mixture(rows, shares, plan.batch // plan.parts, plan.steps * plan.parts, plan.seed)
     losses_of = _losses(cfg, model.to(device), data, mixture)
     measure = _measurement(cfg, model, data, [held for _, held in splits])
-    with Logger(cfg.wandb, cfg.out, asdict(cfg), report) as log:
+    with Logger(cfg.wandb if rank() == 0 else None, cfg.out, asdict(cfg), report) as log:
         save = lambda folder: write_model(folder, model)  # noqa: E731
         gradients = lambda: {"gradients/soft_prompt_norm": prompt_gradient(model)}  # noqa: E731
         label = f"xvla {training.mode}"
@@ -253,8 +266,8 @@ def _losses(cfg: Adapt, model: Xvla, data: list[RobotRows], mixture: Callable) -
     config = model.config
     tokenize = make_tokenizer(config.tokenizer, config.text_tokens, model.vlm.vocabulary, model.vlm.pad_token)
 
-    def losses_of(step: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        batch = mixed_batch(data, mixture(step), tokenize, model.vlm.pad_token)
+    def losses_of(part: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        batch = mixed_batch(data, mixture(part), tokenize, model.vlm.pad_token)
         shape = batch["images"].shape[:2]
         # colours only, as upstream: actions in metres need the picture's geometry
         images = augment(batch["images"].flatten(0, 1), 0, 0.25, 0.1, generator)
