@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import json_numpy
@@ -28,6 +29,7 @@ from wbvla.runtime.http.batching import MAX_BATCH, Batcher, Busy
 from wbvla.runtime.http.client import ChunkClient
 from wbvla.runtime.http.server import HttpServer
 from wbvla.runtime.http.wire import MAX_BODY_BYTES, Query, decode_query, encode_array, encode_query
+from wbvla.runtime.serve import Serve, load_policy
 from wbvla.xvla.checkpoint import save_model
 from wbvla.xvla.config import Domain
 from wbvla.xvla.model import Xvla
@@ -96,6 +98,15 @@ def recorded_body() -> bytes:
         rb'"language_instruction": "push", "image0": "{\"__numpy__\": \"' + image + rb"\", \"dtype\": \"|u1\", "
         rb'\"shape\": [16, 16, 3]}", "domain_id": 31, "steps": 2}'
     )
+
+
+def test_bfloat16_answers_nearly_the_same(policy):
+    rng = np.random.default_rng(0)
+    asked = policy.prepare({0: picture(0), 1: picture(1)}, rng.normal(size=14), "push the cart", 31, steps=3, seed=1)
+    (exact,), (rough,) = policy.answer([asked]), XvlaPolicy(policy.model, "bfloat16").answer([asked])
+    assert 0 < np.abs(rough - exact).max() < 0.05 * np.abs(exact).max()
+    with pytest.raises(ValueError, match="got cpu and bfloat16, expected cpu and float32 for .* no X-VLA"):
+        load_policy(Serve(str(Path(__file__).parent), dtype="bfloat16"))
 
 
 def test_x_vlas_protocol_byte_for_byte(policy):

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -30,6 +31,7 @@ class Serve:
         http: answer `POST /act` instead of ZeroMQ, see docs/xvla.md.
         token: with `http`, file that holds the word clients must show.
         device: where an X-VLA computes: cpu or cuda.
+        dtype: in which numbers an X-VLA computes.
     """
 
     policy: str
@@ -41,6 +43,7 @@ class Serve:
     http: bool = False
     token: str | None = None
     device: str = "cpu"
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 class ZeroPolicy:
@@ -83,13 +86,14 @@ def load_policy(cfg: Serve):
 
     torch.set_num_threads(cfg.threads)
     if not is_xvla(cfg.policy):
-        if cfg.device != "cpu":
-            raise ValueError(f"device: got {cfg.device!r}, expected cpu for {cfg.policy}: only X-VLA runs elsewhere")
+        if (cfg.device, cfg.dtype) != ("cpu", "float32"):
+            got = f"{cfg.device} and {cfg.dtype}"
+            raise ValueError(f"device, dtype: got {got}, expected cpu and float32 for {cfg.policy}, which is no X-VLA")
         return VlaPolicy(cfg.policy)
     if not cfg.http:
         raise ValueError(f"policy: {cfg.policy} is an X-VLA checkpoint, which is served with --http")
     device = get_device(cfg.device)  # before the weights are read
-    return XvlaPolicy(load_xvla(cfg.policy).to(device))
+    return XvlaPolicy(load_xvla(cfg.policy).to(device), cfg.dtype)
 
 
 def make_server(cfg: Serve):

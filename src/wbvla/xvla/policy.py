@@ -35,12 +35,13 @@ class XvlaPolicy:
 
     Args:
         model: in evaluation mode.
+        dtype: in which numbers to compute, float32 or bfloat16; the weights stay float32.
     Raises:
         ValueError: its tokenizer is not on this machine.
     """
 
-    def __init__(self, model: Xvla) -> None:
-        self.model, config = model, model.config
+    def __init__(self, model: Xvla, dtype: str = "float32") -> None:
+        self.model, config, self._bfloat16 = model, model.config, dtype == "bfloat16"
         self._tokenize = make_tokenizer(config.tokenizer, config.text_tokens, model.vlm.vocabulary, model.vlm.pad_token)
 
     def prepare(
@@ -111,7 +112,8 @@ class XvlaPolicy:
             generator = torch.Generator()
             generator.seed() if one.seed is None else generator.manual_seed(one.seed)
             row[:, : head.space.width] = torch.randn(len(row), head.space.width, generator=generator)
-        actions = model.sample(inputs, steps, noise).float().cpu().numpy()
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._bfloat16):
+            actions = model.sample(inputs, steps, noise).float().cpu().numpy()
         return [chunk[:, : head.space.action_dim] for chunk, head in zip(actions, heads)]
 
 
