@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from wbvla.robots import get_robot
+
 mujoco = pytest.importorskip("mujoco")
 
 ROOT = Path(__file__).parents[1]
@@ -42,6 +44,18 @@ def test_it_is_the_published_robot(robot):
                 theirs.body(f"{side}_{link}").xpos - theirs.body("pelvis").xpos + ours.body("pelvis").xpos,
                 atol=1e-9,
             )
+
+
+def test_a_package_of_its_own_brings_it(tmp_path, monkeypatch):
+    package = tmp_path / "theirs-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[wbvla.robots]\nh1_2 = h1_2:H1_2\n")
+    monkeypatch.syspath_prepend(FILE.parent)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert get_robot("h1_2").name == "h1_2"
+    with pytest.raises(ValueError, match="got 'h2', expected one of g1, x2, .*, h1_2"):
+        get_robot("h2")
 
 
 def test_it_stands_on_its_soles_for_a_second_before_a_task(robot):

@@ -133,6 +133,19 @@ def test_a_new_space_registers_from_outside():
         ActionSpace(3, [Part("value", (0, 1)), Part("switch", (1,))])
 
 
+def test_a_new_space_of_another_package_is_found(tmp_path, monkeypatch):
+    package = tmp_path / "theirs-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[wbvla.action_spaces]\ntheirs = their_spaces\n")
+    (tmp_path / "their_spaces.py").write_text(
+        "from wbvla.xvla.actions import ActionSpace, Part, register_action_space\n"
+        "register_action_space('their_hand')(lambda domain: ActionSpace(5, [Part('value', range(5))]))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert make_action_space(Domain(0, "their_hand", 5, 0)).width == 5
+
+
 def test_choices_are_drawn_as_predicted_and_once_a_chunk():
     space = make_action_space(DOMAINS["whole_body"])
     n, odds = 4000, torch.tensor([0.2, 0.5, 0.3])

@@ -2,7 +2,7 @@
 
 Shape letters: B batch, T chunk steps, A entries of the dataset's action, W slots of the network's vector, S state.
 An action space is a list of parts; each says which entries it covers and how they are learned. A new one is registered
-from anywhere:
+from anywhere; the command line finds it where a package names its module under the entry points "wbvla.action_spaces":
 
     @register_action_space("two_arms")
     def two_arms(domain):
@@ -12,6 +12,7 @@ from anywhere:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import entry_points
 from typing import Literal
 
 import torch
@@ -217,6 +218,9 @@ def register_action_space(name: str) -> Callable[[Factory], Factory]:
 
 def make_action_space(domain: Domain) -> ActionSpace:
     """Build a robot's action space. Raises ValueError if it is unknown or does not fit the dataset's action."""
+    if domain.action not in _FACTORIES:
+        for entry in entry_points(group="wbvla.action_spaces"):
+            entry.load()  # the module registers what it has
     if domain.action not in _FACTORIES:
         raise ValueError(f"action: got {domain.action!r}, expected one of {', '.join(sorted(_FACTORIES))}")
     space = _FACTORIES[domain.action](domain)
