@@ -91,25 +91,22 @@ def test_interrupted_equals_straight_bit_for_bit(mode, datasets, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_stopped_on_the_way_equal_one_bit_for_bit(datasets, tmp_path, monkeypatch):
+def test_what_two_processes_began_one_finishes_bit_for_bit_as_alone(datasets, tmp_path, monkeypatch):
     monkeypatch.undo()  # the processes know the recipe as it is
-    mixed = {"domains": ("g1", "arm"), "action_mode": "auto", "batch": 4, "steps": 12}
+    mixed = {"domains": ("g1", "arm"), "action_mode": "auto", "batch": 4, "steps": 20}
     alone = adapt(tmp_path / "alone", *datasets, accumulate=2, **mixed)
     metrics = run(alone)
-    flags = "--domains g1 arm --action_mode auto --batch 4 --steps 12 --warmup_steps 2 --hold_steps 3 --checkpoint_s 0"
+    flags = "--domains g1 arm --action_mode auto --batch 4 --steps 20 --warmup_steps 2 --hold_steps 3 --checkpoint_s 0"
     torchrun = [shutil.which("torchrun"), "--standalone", "--nproc-per-node=2", "--no-python", shutil.which("wbvla")]
     verb = ["xvla", "adapt", "--out", str(tmp_path / "two"), "--datasets", *map(str, datasets), *flags.split()]
     state = tmp_path / "two" / "training" / "state.json"
-    with subprocess.Popen([*torchrun, *verb]) as first:
-        while not state.exists() and first.poll() is None:
+    with subprocess.Popen([*torchrun, *verb]) as two:
+        while not state.exists() and two.poll() is None:
             time.sleep(0.05)
-        first.send_signal(signal.SIGINT)
-    assert first.returncode != 0 and 0 < json.loads(state.read_text())["step"] < 12
-    subprocess.run([*torchrun, *verb], check=True)
-    assert same(weights(tmp_path / "alone"), weights(tmp_path / "two"))
-    assert json.loads(state.read_text())["metrics"]["loss"] == pytest.approx(metrics["loss"], rel=1e-6)
-    alone_again = replace(alone, out=str(tmp_path / "two"), checkpoint_s=0.0)
-    assert run(alone_again)["loss"] == json.loads(state.read_text())["metrics"]["loss"], "the same run"
+        two.send_signal(signal.SIGINT)
+    assert two.returncode != 0 and 0 < json.loads(state.read_text())["step"] < 20
+    finished = run(replace(alone, out=str(tmp_path / "two"), checkpoint_s=0.0))
+    assert same(weights(tmp_path / "alone"), weights(tmp_path / "two")) and finished["loss"] == metrics["loss"]
 
 
 def test_a_robot_is_added_in_each_mode_and_nothing_else_moves(datasets, tmp_path):

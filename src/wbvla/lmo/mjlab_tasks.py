@@ -165,7 +165,7 @@ def agent(name: str, c: LmoConfig) -> RslRlOnPolicyRunnerCfg:
         experiment_name=name,
         logger="tensorboard",
         upload_model=False,
-        actor=RslRlModelCfg(class_name="wbvla.lmo.ppo:Actor", distribution_cfg=std, **net),
+        actor=RslRlModelCfg(distribution_cfg=std, **net),
         critic=RslRlModelCfg(**net),
         algorithm=RslRlPpoAlgorithmCfg(
             num_learning_epochs=c.epochs,

@@ -1,4 +1,4 @@
-"""rsl_rl's PPO around an engine: rollouts, random mirroring of minibatches, curriculum, checkpoints without pickle.
+"""rsl_rl's PPO around an engine: rollouts, left-right symmetry, curriculum, checkpoints without pickle.
 
 In: robot, recipe and engine. Out: a `Trainer` that updates, evaluates, saves and loads.
 """
@@ -15,6 +15,7 @@ import torch
 from rsl_rl.algorithms import PPO
 from rsl_rl.extensions import Symmetry
 from rsl_rl.models import MLPModel
+from rsl_rl.modules import EmpiricalNormalization
 from rsl_rl.storage import RolloutStorage
 from safetensors.torch import load_file, save_file
 from tensordict import TensorDict
@@ -28,53 +29,81 @@ from wbvla.recipes.lmo import LmoConfig, get_recipe
 from wbvla.robots import get_robot
 from wbvla.robots.base import Robot
 
-
-class Actor(MLPModel):
-    """rsl_rl's MLP whose divergence, which steers the learning rate, counts only the samples that were not mirrored."""
-
-    kept: torch.Tensor | None = None
-
-    def get_kl_divergence(self, old_params, new_params) -> torch.Tensor:
-        """Return the divergence of the samples in `kept`."""
-        divergence = super().get_kl_divergence(old_params, new_params)
-        return divergence if self.kept is None else divergence[self.kept]
+Mirror = tuple[torch.Tensor, torch.Tensor]  # index and sign: the mirror image of x is x[:, index] * sign
 
 
-class RandomMirror(Symmetry):
-    """Mirror a random half of each minibatch in place: symmetry at no extra cost (rsl_rl's own doubles the batch)."""
+class Symmetric(torch.nn.Sequential):
+    """Layers whose answer to a mirrored input is the mirrored answer, exactly: the mean of both ways round.
 
-    def __init__(self, model: Actor, actor, critic, action, device: str) -> None:
-        self.model, self.device = model, device
-        as_tensors = lambda pair: (  # noqa: E731
-            torch.as_tensor(pair[0], device=device), torch.as_tensor(pair[1], dtype=torch.float32, device=device)
-        )  # fmt: skip
-        self.actor, self.critic, self.action = as_tensors(actor), as_tensors(critic), as_tensors(action)
-        self.use_mirror_loss = False
+    A policy that is only shown mirrored samples drifts away from its mirror image until their likelihood ratios are
+    zero, and half of every batch teaches nothing (docs/log.md).
+
+    Args:
+        layers: as they are; names and parameters stay theirs.
+        inputs, outputs: the mirror, (index, sign).
+    """
+
+    def __init__(self, layers: torch.nn.Sequential, inputs: Mirror, outputs: Mirror) -> None:
+        super().__init__(*layers)
+        for name, (index, sign) in (("in", inputs), ("out", outputs)):
+            self.register_buffer(f"{name}_index", index, persistent=False)
+            self.register_buffer(f"{name}_sign", sign, persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, inputs) to (B, outputs)."""
+        mirrored = super().forward(x[:, self.in_index] * self.in_sign)
+        return (super().forward(x) + mirrored[:, self.out_index] * self.out_sign) / 2
+
+
+class SymmetricNormalization(EmpiricalNormalization):
+    """rsl_rl's normaliser with statistics that are their own mirror image."""
+
+    def __init__(self, width: int, mirror: Mirror) -> None:
+        super().__init__(width)
+        self.register_buffer("index", mirror[0], persistent=False)
+        self.register_buffer("sign", mirror[1], persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, width) to about zero mean and unit deviation."""
+        mean = (self._mean + self._mean[:, self.index] * self.sign) / 2
+        return (x - mean) / ((self._std + self._std[:, self.index]) / 2 + self.eps)
+
+
+class MirroredCritic(Symmetry):
+    """Mirror the critic's view of a random half of each minibatch in place: what it is worth stays the same."""
+
+    use_mirror_loss = False
+
+    def __init__(self, mirror: Mirror) -> None:
+        self.index, self.sign = mirror
 
     def augment_batch(self, batch, original_batch_size: int) -> None:
-        """Flip observations and actions of a random half."""
-        flip = (torch.rand(original_batch_size, device=self.device) < 0.5)[:, None]
-        self.model.kept = ~flip[:, 0]
-        mirrored = lambda x, pair: torch.where(flip, x[:, pair[0]] * pair[1], x)  # noqa: E731
-        observations = {"actor": self.actor, "critic": self.critic}
-        batch.observations = TensorDict(
-            {k: mirrored(batch.observations[k], pair) for k, pair in observations.items()}, [original_batch_size]
-        )
-        batch.actions = mirrored(batch.actions, self.action)
+        """Flip a random half."""
+        seen = batch.observations["critic"]
+        flip = torch.rand(original_batch_size, 1, device=seen.device) < 0.5
+        batch.observations["critic"] = torch.where(flip, seen[:, self.index] * self.sign, seen)
 
     def compute_loss(self, actor, batch, original_batch_size: int) -> torch.Tensor:
         """No auxiliary loss."""
-        return torch.zeros((), device=self.device)
+        return torch.zeros((), device=self.sign.device)
 
 
 def prepare(alg: PPO, engine: CpuEngine) -> None:
-    """Let a fresh policy begin near zero action (the default pose plus the swing feed-forward) and use symmetry."""
+    """Make a fresh policy symmetric; let it begin near zero action: the default pose plus the swing feed-forward."""
     robot, c = engine.robot, engine.config
+    observation, action, critic = (
+        (torch.as_tensor(index, device=alg.device), torch.as_tensor(sign, dtype=torch.float32, device=alg.device))
+        for index, sign in (
+            mirror_observation(robot, c.history, c.terms),
+            mirror_action(robot),
+            engine.mirror_critic(mirror_observation(robot, 1, c.terms)),
+        )
+    )
     with torch.no_grad():
         alg.actor.mlp[-1].weight.mul_(0.01)
-    critic = engine.mirror_critic(mirror_observation(robot, 1, c.terms))
-    actor = mirror_observation(robot, c.history, c.terms)
-    alg.symmetry = RandomMirror(alg.actor, actor, critic, mirror_action(robot), alg.device)
+    alg.actor.mlp = Symmetric(alg.actor.mlp, observation, action)
+    alg.actor.obs_normalizer = SymmetricNormalization(len(observation[0]), observation).to(alg.device)
+    alg.symmetry = MirroredCritic(critic)
 
 
 def make_engine(name: str, robot: Robot, config: LmoConfig, seed: int, threads: int) -> CpuEngine:
@@ -114,7 +143,7 @@ class Trainer:
         groups = {"actor": ["actor"], "critic": ["critic"]}
         std = {"class_name": "rsl_rl.modules.distribution:GaussianDistribution", "init_std": c.initial_std}
         net = dict(hidden_dims=c.hidden, activation="elu", obs_normalization=True)
-        actor = Actor(self.obs, groups, "actor", self.robot.n_lmo, distribution_cfg=std, **net)
+        actor = MLPModel(self.obs, groups, "actor", self.robot.n_lmo, distribution_cfg=std, **net)
         critic = MLPModel(self.obs, groups, "critic", 1, **net)
         storage = RolloutStorage("rl", c.worlds, c.steps_per_update, self.obs, [self.robot.n_lmo], self.device)
         alg = PPO(
@@ -150,7 +179,8 @@ class Trainer:
             self.alg.compute_returns(self.obs)
         losses = self.alg.update()
         with torch.no_grad():  # it would grow: robots that stand on both feet fall by it
-            self.alg.actor.distribution.std_param.clamp_(max=self.config.initial_std)
+            std = self.alg.actor.distribution.std_param
+            std.copy_(((std + std[self.alg.actor.mlp.out_index]) / 2).clamp(max=self.config.initial_std))
         self.steps += self.config.worlds * self.config.steps_per_update
         self.updates += 1
         if self.updates % 10 == 0:
