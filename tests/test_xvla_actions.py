@@ -137,7 +137,7 @@ def test_a_new_space_of_another_package_is_found(tmp_path, monkeypatch):
     package = tmp_path / "theirs-1.0.dist-info"
     package.mkdir()
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
-    (package / "entry_points.txt").write_text("[wbvla.action_spaces]\ntheirs = their_spaces\n")
+    (package / "entry_points.txt").write_text("[wbvla.action_spaces]\ntheir_hand = their_spaces\n")
     (tmp_path / "their_spaces.py").write_text(
         "from wbvla.xvla.actions import ActionSpace, Part, register_action_space\n"
         "register_action_space('their_hand')(lambda domain: ActionSpace(5, [Part('value', range(5))]))\n"

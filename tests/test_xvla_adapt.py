@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import os
-import shutil
 import signal
 import subprocess
+import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -97,13 +97,14 @@ def test_what_two_processes_began_one_finishes_bit_for_bit_as_alone(datasets, tm
     alone = adapt(tmp_path / "alone", *datasets, accumulate=2, **mixed)
     metrics = run(alone)
     flags = "--domains g1 arm --action_mode auto --batch 4 --steps 20 --warmup_steps 2 --hold_steps 3 --checkpoint_s 0"
-    torchrun = [shutil.which("torchrun"), "--standalone", "--nproc-per-node=2", "--no-python", shutil.which("wbvla")]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "wbvla.cli"]
     verb = ["xvla", "adapt", "--out", str(tmp_path / "two"), "--datasets", *map(str, datasets), *flags.split()]
     state = tmp_path / "two" / "training" / "state.json"
     with subprocess.Popen([*torchrun, *verb]) as two:
         while not state.exists() and two.poll() is None:
             time.sleep(0.05)
         two.send_signal(signal.SIGINT)
+        two.wait(60)
     assert two.returncode != 0 and 0 < json.loads(state.read_text())["step"] < 20
     finished = run(replace(alone, out=str(tmp_path / "two"), checkpoint_s=0.0))
     assert same(weights(tmp_path / "alone"), weights(tmp_path / "two")) and finished["loss"] == metrics["loss"]
@@ -179,6 +180,10 @@ def test_a_mixture_keeps_its_shares_and_takes_every_row():
     assert len(first) / 1600 == pytest.approx(0.75, abs=0.03)
     assert sorted(first[:10]) == rows[0].tolist() and sorted(second[:30]) == rows[1].tolist()
     assert all(np.array_equal(a, b) for a, b in zip(Mixture(rows, (3.0, 1.0), 8, 200, 0)(150), taken[150]))
+    for step in range(200):
+        parts = [mixture.part(4 * step + i, 4) for i in range(4)]
+        assert [sum(map(len, part)) for part in parts] == [2] * 4
+        assert all(np.array_equal(np.concatenate([part[i] for part in parts]), taken[step][i]) for i in (0, 1))
     with pytest.raises(ValueError, match="expected 2 positive numbers"):
         Mixture(rows, (1.0, 0.0), 8, 10, 0)
 

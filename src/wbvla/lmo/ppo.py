@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from rsl_rl.algorithms import PPO
-from rsl_rl.extensions import Symmetry
 from rsl_rl.models import MLPModel
 from rsl_rl.modules import EmpiricalNormalization
 from rsl_rl.storage import RolloutStorage
@@ -29,6 +28,7 @@ from wbvla.recipes.lmo import LmoConfig, get_recipe
 from wbvla.robots import get_robot
 from wbvla.robots.base import Robot
 
+NETWORKS = "symmetric"  # in a checkpoint, which stores the same parameters as networks that are not
 Mirror = tuple[torch.Tensor, torch.Tensor]  # index and sign: the mirror image of x is x[:, index] * sign
 
 
@@ -69,41 +69,21 @@ class SymmetricNormalization(EmpiricalNormalization):
         return (x - mean) / ((self._std + self._std[:, self.index]) / 2 + self.eps)
 
 
-class MirroredCritic(Symmetry):
-    """Mirror the critic's view of a random half of each minibatch in place: what it is worth stays the same."""
-
-    use_mirror_loss = False
-
-    def __init__(self, mirror: Mirror) -> None:
-        self.index, self.sign = mirror
-
-    def augment_batch(self, batch, original_batch_size: int) -> None:
-        """Flip a random half."""
-        seen = batch.observations["critic"]
-        flip = torch.rand(original_batch_size, 1, device=seen.device) < 0.5
-        batch.observations["critic"] = torch.where(flip, seen[:, self.index] * self.sign, seen)
-
-    def compute_loss(self, actor, batch, original_batch_size: int) -> torch.Tensor:
-        """No auxiliary loss."""
-        return torch.zeros((), device=self.sign.device)
-
-
 def prepare(alg: PPO, engine: CpuEngine) -> None:
-    """Make a fresh policy symmetric; let it begin near zero action: the default pose plus the swing feed-forward."""
+    """Make fresh networks symmetric; the policy begins near zero action: default pose plus the swing feed-forward."""
     robot, c = engine.robot, engine.config
-    observation, action, critic = (
-        (torch.as_tensor(index, device=alg.device), torch.as_tensor(sign, dtype=torch.float32, device=alg.device))
-        for index, sign in (
-            mirror_observation(robot, c.history, c.terms),
-            mirror_action(robot),
-            engine.mirror_critic(mirror_observation(robot, 1, c.terms)),
-        )
-    )
+    frame, worth = mirror_observation(robot, 1, c.terms), (np.zeros(1, int), np.ones(1))
     with torch.no_grad():
         alg.actor.mlp[-1].weight.mul_(0.01)
-    alg.actor.mlp = Symmetric(alg.actor.mlp, observation, action)
-    alg.actor.obs_normalizer = SymmetricNormalization(len(observation[0]), observation).to(alg.device)
-    alg.symmetry = MirroredCritic(critic)
+    for network, seen, answer in (
+        (alg.actor, mirror_observation(robot, c.history, c.terms), mirror_action(robot)),
+        (alg.critic, engine.mirror_critic(frame), worth),
+    ):
+        seen, answer = (
+            (torch.as_tensor(index), torch.as_tensor(sign, dtype=torch.float32)) for index, sign in (seen, answer)
+        )
+        network.mlp = Symmetric(network.mlp, seen, answer).to(alg.device)
+        network.obs_normalizer = SymmetricNormalization(len(seen[0]), seen).to(alg.device)
 
 
 def make_engine(name: str, robot: Robot, config: LmoConfig, seed: int, threads: int) -> CpuEngine:
@@ -222,7 +202,8 @@ class Trainer:
             "kind": "lmo-checkpoint", "robot": self.robot.name, "recipe": asdict(self.config), "steps": self.steps,
             "updates": self.updates, "learning_rate": self.alg.learning_rate, "harness": self.curriculum.harness,
             "level": float(self.env.level.mean()), "lengths": list(self.curriculum.lengths),
-            "engine": self.engine, "numpy": self.env.rng.bit_generator.state, "earlier": self.earlier,
+            "engine": self.engine, "networks": NETWORKS, "numpy": self.env.rng.bit_generator.state,
+            "earlier": self.earlier,
         }  # fmt: skip
         (out / "checkpoint.json.tmp").write_text(json.dumps(facts))
         for name in ("checkpoint.safetensors", "checkpoint.json"):
@@ -276,8 +257,9 @@ class Trainer:
             ValueError: no checkpoint there, or one of another robot or recipe.
         """
         facts = _read_facts(out)
-        ours = {"robot": self.robot.name, "recipe": asdict(self.config)}
+        ours = {"robot": self.robot.name, "recipe": asdict(self.config), "networks": NETWORKS}
         theirs = {"robot": facts.get("robot"), "recipe": asdict(LmoConfig()) | facts.get("recipe", {})}
+        theirs["networks"] = facts.get("networks", "not symmetric; --init begins with the mean of both ways round")
         lines = differences(ours, theirs)  # a field newer than the checkpoint had its default's effect
         if lines:
             fix = "give the --recipe, --worlds, --arms and --actuator it was made with"

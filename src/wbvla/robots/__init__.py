@@ -22,4 +22,7 @@ def get_robot(name: str) -> Robot:
     others = {entry.name: entry for entry in entry_points(group="wbvla.robots")}
     if name not in others:
         raise ValueError(f"robot: got {name!r}, expected one of {', '.join([*robots, *others])}")
-    return others[name].load()
+    robot = others[name].load()
+    if not isinstance(robot, Robot) or robot.name != name:
+        raise ValueError(f"robot: got {robot!r:.60} from the entry point {name!r}, expected a Robot of that name")
+    return robot

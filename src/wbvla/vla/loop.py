@@ -55,7 +55,7 @@ def make_plan(cfg: Any, weight_decay: float = 0.05, measure_every: int = 0, part
     if parts < 1 or cfg.batch % parts or parts % started():
         raise ValueError(
             f"accumulate: got {parts} parts of a batch of {cfg.batch} for {started()} processes, expected a divisor of "
-            "the batch that is a multiple of the processes"
+            "the batch that is a multiple of the processes; verbs without this flag train in one process"
         )
     for name in ("steps", "batch", "threads"):
         if getattr(cfg, name) < 1:

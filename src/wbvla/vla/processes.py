@@ -20,34 +20,42 @@ _PATIENCE = timedelta(hours=2)  # the others wait while the first measures and s
 
 def started() -> int:
     """Return how many processes torchrun started, 1 without it."""
-    return int(os.environ["WORLD_SIZE"]) if dist.is_torchelastic_launched() else 1
+    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
 
 
 @contextmanager
 def joined(device: str) -> Iterator[str]:
     """Meet the other processes and yield this one's device: of "cuda" the GPU with its number on this machine.
 
-    Raises ValueError: a device that is not there.
+    Raises ValueError: a device that is not there, or processes on several machines, of which only one would write.
     """
     if started() == 1:
         yield device
         return
+    if started() != int(os.environ["LOCAL_WORLD_SIZE"]):
+        raise ValueError(f"torchrun: got {started()} processes on several machines, expected all on one")
     device = f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device
-    dist.init_process_group("nccl" if get_device(device).type == "cuda" else "gloo", timeout=_PATIENCE)
-    try:
-        yield device
-    finally:
-        dist.destroy_process_group()
+    if get_device(device).type == "cuda":
+        torch.cuda.set_device(device)
+        dist.init_process_group("nccl", timeout=_PATIENCE, device_id=torch.device(device))
+    else:
+        dist.init_process_group("gloo", timeout=_PATIENCE)
+    yield device
+    dist.destroy_process_group()  # not after an error: it may wait for those that wait for this one
 
 
 def rank() -> int:
     """Return this process's number; the first, 0, prints and writes."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    return dist.get_rank() if _met() else 0
 
 
 def count() -> int:
     """Return how many processes have met."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return dist.get_world_size() if _met() else 1
+
+
+def _met() -> bool:
+    return dist.is_available() and dist.is_initialized()  # some builds for small computers come without
 
 
 def wait() -> None:

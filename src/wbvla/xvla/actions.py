@@ -2,7 +2,7 @@
 
 Shape letters: B batch, T chunk steps, A entries of the dataset's action, W slots of the network's vector, S state.
 An action space is a list of parts; each says which entries it covers and how they are learned. A new one is registered
-from anywhere; the command line finds it where a package names its module under the entry points "wbvla.action_spaces":
+from anywhere; the command line finds it where a package has an entry point of its name in "wbvla.action_spaces":
 
     @register_action_space("two_arms")
     def two_arms(domain):
@@ -219,8 +219,8 @@ def register_action_space(name: str) -> Callable[[Factory], Factory]:
 def make_action_space(domain: Domain) -> ActionSpace:
     """Build a robot's action space. Raises ValueError if it is unknown or does not fit the dataset's action."""
     if domain.action not in _FACTORIES:
-        for entry in entry_points(group="wbvla.action_spaces"):
-            entry.load()  # the module registers what it has
+        for entry in entry_points(group="wbvla.action_spaces", name=domain.action):
+            entry.load()  # the module registers it
     if domain.action not in _FACTORIES:
         raise ValueError(f"action: got {domain.action!r}, expected one of {', '.join(sorted(_FACTORIES))}")
     space = _FACTORIES[domain.action](domain)

@@ -156,9 +156,8 @@ def _run(cfg: Adapt, report: Report | None) -> dict[str, Any]:
     for group, factor in zip(groups, factors):
         group["weight_decay"] = training.weight_decay
         group["rate"] = lambda step, lr=group["lr"], factor=factor: lr * factor(step)
-    rows, shares = [rows for rows, _ in splits], [source.weight for source in sources]
-    mixture = Mixture(rows, shares, plan.batch // plan.parts, plan.steps * plan.parts, plan.seed)
-    losses_of = _losses(cfg, model.to(device), data, mixture)
+    mixture = Mixture([rows for rows, _ in splits], [s.weight for s in sources], plan.batch, plan.steps, plan.seed)
+    losses_of = _losses(cfg, model.to(device), data, lambda part: mixture.part(part, plan.parts))
     measure = _measurement(cfg, model, data, [held for _, held in splits])
     with Logger(cfg.wandb if rank() == 0 else None, cfg.out, asdict(cfg), report) as log:
         save = lambda folder: write_model(folder, model)  # noqa: E731

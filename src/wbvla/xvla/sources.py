@@ -162,6 +162,13 @@ class Mixture:
         places = zip(self._orders, self._before[step].tolist(), self._counts[step].tolist())
         return [order.take(first, count) if count else np.empty(0, np.int64) for order, first, count in places]
 
+    def part(self, number: int, parts: int) -> list[np.ndarray]:
+        """Return each dataset's rows of one of the equal parts that steps are cut into, counted over all steps."""
+        step, part = divmod(number, parts)
+        rows, ends = self(step), self._counts[step].cumsum()
+        cuts = [part * ends[-1] // parts, (part + 1) * ends[-1] // parts]
+        return [of[slice(*np.clip(cuts - (end - len(of)), 0, len(of)))] for of, end in zip(rows, ends)]
+
 
 def mixed_batch(data: list[RobotRows], rows: list[np.ndarray], tokenize: Callable, pad_token: int) -> dict[str, Any]:
     """Join each dataset's rows into one batch."""
