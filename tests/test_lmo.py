@@ -301,6 +301,19 @@ def test_what_is_no_run_of_the_legs_is_refused(tmp_path):
             use(tmp_path)
 
 
+def test_a_run_of_networks_that_were_not_symmetric_is_not_continued(tiny_run, tmp_path):
+    from wbvla.lmo.ppo import Trainer
+
+    shutil.copytree(tiny_run, tmp_path / "run")
+    facts = json.loads((tmp_path / "run" / "checkpoint.json").read_text())
+    assert facts.pop("networks") == "symmetric"
+    (tmp_path / "run" / "checkpoint.json").write_text(json.dumps(facts))
+    trainer = Trainer(ROBOT, get_recipe("lmo_g1_tiny"), 0, 1)
+    with pytest.raises(ValueError, match=r"something else \(networks: .*not symmetric; --init begins"):
+        trainer.load(tmp_path / "run")
+    trainer.begin_with(tmp_path / "run")
+
+
 def test_networks_that_observe_more_begin_as_they_were(tmp_path):
     """What an earlier network did not observe it ignores, wherever the new terms lie."""
     pytest.importorskip("rsl_rl")
