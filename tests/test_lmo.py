@@ -445,6 +445,26 @@ def test_same_seed_same_run():
     assert not np.array_equal(a, c)
 
 
+def test_legs_trained_with_other_gains_are_refused(tmp_path):
+    from wbvla.lmo.controller import LmoController, weights_folder
+
+    shutil.copytree(weights_folder("g1"), tmp_path / "legs")
+    path = tmp_path / "legs" / "contract.json"
+    contract = json.loads(path.read_text())
+    contract["kp"][13] = 28.5
+    path.write_text(json.dumps(contract))
+    with pytest.raises(ValueError, match=r"legs policy in .* does not fit: kp\[13\]: got 28.5, expected 250"):
+        LmoController(tmp_path / "legs")
+
+
+def test_a_stiff_joint_moves_less_for_an_action():
+    from wbvla.lmo.task import action_scale
+
+    scale = dict(zip(ROBOT.lmo_joints, action_scale(ROBOT, get_recipe("lmo_g1"))))
+    torque = scale["waist_roll"] * ROBOT.motors["waist_roll"].kp
+    assert scale["left_hip_pitch"] == 0.3 and np.isclose(torque, 0.375 * ROBOT.motors["waist_roll"].effort)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("robot", ["g1", "x2"])
 def test_shipped_legs_hold_without_assistance(robot):

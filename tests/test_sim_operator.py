@@ -149,6 +149,22 @@ def test_arm_solver_reaches_with_both_palms_and_mirrors():
         solver.solve(left + [1.0, 0, 0], left * [1, -1, 1])
 
 
+@pytest.mark.parametrize("name", ["g1", "x2"])
+def test_both_hands_reach_with_their_fingers_ahead_and_thumbs_up(name):
+    """Whatever the axes of a robot's palm are: the X2's fingers lie along -z of it."""
+    robot = get_robot(name)
+    solver = ArmSolver(robot)
+    data = mujoco.MjData(solver.model)
+    data.qpos[[solver.model.joint(joint).qposadr[0] for joint in robot.arm_joints]] = solver.solve(
+        np.array([0.3, 0.15, 0.1]), np.array([0.3, -0.15, 0.1])
+    )
+    mujoco.mj_kinematics(solver.model, data)
+    for geom, hand in zip(palm_geoms(solver.model), robot.hands):
+        turn = data.geom_xmat[geom].reshape(3, 3) @ hand
+        assert turn[0, 0] > 0.9 and turn[2, 2] > 0.9
+    assert robot.palm_half_m[1] == min(robot.palm_half_m)
+
+
 def shipped():
     from wbvla.lmo.controller import shipped_controller
 

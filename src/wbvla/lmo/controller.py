@@ -62,9 +62,13 @@ class LmoController:
         c = self.contract
         self.terms = tuple(name for name, *_ in c["observation"])
         rows = layout(self.robot, self.terms)
-        expected = {"joints": list(self.robot.joints), "observation": [list(row) for row in rows]}
+        expected = {
+            "joints": list(self.robot.joints), "observation": [list(row) for row in rows],
+            "kp": self.robot.array("kp").tolist(), "kd": self.robot.array("kd").tolist(),
+        }  # fmt: skip
         require_match(expected, {k: c[k] for k in expected}, f"legs policy in {folder}")
         self.default = self.robot.array("default")
+        self.action_scale_rad = np.array(c["action_scale_rad"])
         self.shaper = CommandShaper(1, c["nominal_height_m"], ShapingConfig(**c["shaping"]))
         self.legs, self.odometry = LegKinematics(self.robot), Odometry(1, OdometryConfig(**c["odometry"]))
         self.history = History(1, c.get("history", {}).get("frames", 1), sum(width for _, width, _ in rows))
@@ -113,7 +117,7 @@ class LmoController:
         self.action = clip(self.session.run(None, {"observation": observation})[0].astype(float), -6.0, 6.0)
         height_m = clip(np.array([command.height_m]), *c["height_range_m"])
         self.shaper.step(flags, height_m, is_disturbed(self.odometry, gravity))
-        target = self.default[: self.robot.n_lmo] + c["action_scale_rad"] * self.action[0]
+        target = self.default[: self.robot.n_lmo] + self.action_scale_rad * self.action[0]
         height_ref = self.odometry.raised(self.shaper.height_ref)
         target[:12] += feedforward(self.shaper.swing(), height_ref, c["nominal_height_m"], c["leg_m"], c["lift_rad"])[0]
         return target

@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 
 from wbvla.lmo.arrays import clip, columns, cross, namespace
-from wbvla.robots.base import Robot
+from wbvla.robots.base import Robot, quat_matrix
 
 STEP_S = 0.02
 
@@ -141,7 +141,7 @@ class LegKinematics:
                 f"robot {robot.name!r}: its legs do not turn in the order hip pitch, roll, yaw, knee, ankle"
             )
         frames = np.zeros((2, 6, 4, 4))  # of each joint's body in its parent's, joint at 0
-        frames[..., :3, :3] = [[_matrix(b.quat_wxyz) for b in leg] for leg in legs]
+        frames[..., :3, :3] = [[quat_matrix(b.quat_wxyz) for b in leg] for leg in legs]
         frames[..., :3, 3], frames[..., 3, 3] = [[b.pos for b in leg] for leg in legs], 1.0
         axes = np.array([b.axis for b in legs[0]], float)
         turns = np.zeros((6, 4, 4))
@@ -163,14 +163,3 @@ class LegKinematics:
         foot = (turn[:, :, 5] @ self.site) + origin[:, :, 5]
         rates = (turn @ self.axis[..., None])[..., 0] * dq[..., None]
         return foot, cross(rates, foot[:, :, None] - origin).sum(2)
-
-
-def _matrix(quat: tuple[float, ...]) -> np.ndarray:
-    w, x, y, z = np.array(quat) / np.linalg.norm(quat)
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )

@@ -48,6 +48,12 @@ NOISE = {
 }  # fmt: skip
 
 
+def action_scale(robot: Robot, config: LmoConfig) -> np.ndarray:
+    """Return what an action of 1 adds to each target, (n_lmo,), rad: on stiff joints less, for the torque's sake."""
+    effort, kp = (robot.array(field)[: robot.n_lmo] for field in ("effort", "kp"))
+    return np.minimum(config.action_scale_rad, config.action_torque_share * effort / kp)
+
+
 class LegsTask(Worlds, ABC):
     """n worlds of one robot.
 
@@ -95,6 +101,7 @@ class LegsTask(Worlds, ABC):
         self.soft_limits = limits[:, 0] + 0.05, limits[:, 1] - 0.05
         fields = ("kp", "kd", "effort", "velocity")
         self.kp, self.kd, self.effort, self.max_speed = (xp.array(robot.array(f)[: robot.n_lmo]) for f in fields)
+        self.action_scale_rad = xp.array(action_scale(robot, config))
         self.hips = [i for i, j in enumerate(robot.lmo_joints) if "hip_roll" in j or "hip_yaw" in j]
         self.ankles = [i for i, j in enumerate(robot.lmo_joints) if "ankle" in j]
         self.waist = [i for i, j in enumerate(robot.lmo_joints) if j.startswith("waist")]
@@ -223,7 +230,7 @@ class LegsTask(Worlds, ABC):
         self.actions[2], self.actions[1] = self.actions[1], self.actions[0]
         self.actions[0] = self.xp.clip(action, -6, 6)
         self.shaper.step(self.flags, self.height, self.disturbed)
-        targets = self.default[: self.robot.n_lmo] + self.config.action_scale_rad * self.actions[0]
+        targets = self.default[: self.robot.n_lmo] + self.action_scale_rad * self.actions[0]
         targets[:, :12] += feedforward(
             self.shaper.swing(), self.odometry.raised(self.shaper.height_ref), self.robot.nominal_height_m,
             self.robot.leg_m, self.config.lift_rad,

@@ -22,6 +22,8 @@ REWARDS = (
     ("stand_level", -0.6), ("stand_still", -0.15), ("rest_speed", -0.01), ("rest_action_rate", -0.4), ("alive", 0.6),
 )  # fmt: skip
 
+STILLER = {"upright": -10.0, "torso_upright": -6.0, "torso_oscillation": -0.2}  # in the second stage
+
 # WholeBodyVLA Table 4: (row, stage I, stage II); rows that the paper names without a weight have HOMIE's. The weight
 # of J_dir ("direction") is not published; it is chosen so that 0.1 rad costs as much as a step earns.
 PAPER_REWARDS = (
@@ -57,7 +59,8 @@ class LmoConfig:
     Attributes:
         worlds, steps_per_update: size of one PPO batch.
         physics_s, substeps: integration step and steps per 20 ms control step.
-        action_scale_rad: joint offset per unit of action. lift_rad: hip lift of the swing feed-forward.
+        action_scale_rad: joint offset per unit of action; less where its torque would pass `action_torque_share` of the limit.
+        lift_rad: hip lift of the swing feed-forward.
         heights_m: range of commanded heights. nominal_share: share of commands at the nominal height.
         mixed_share: share of commands that are any of the 27 sets of flags; the others stand or move along one axis.
         opened: least share of arm motion, heights and start poses, in worlds of level 0.
@@ -90,6 +93,7 @@ class LmoConfig:
     physics_s: float = 0.01
     substeps: int = 2
     action_scale_rad: float = 0.3
+    action_torque_share: float = 0.375
     lift_rad: float = 0.3
     heights_m: tuple[float, float] = (0.45, 0.76)
     nominal_share: float = 0.5
@@ -167,6 +171,8 @@ def lmo_g1_stage2() -> LmoConfig:
         collisions="full",
         harness=False,
         initial_std=0.25,
+        calm=0.3,
+        rewards=tuple((name, STILLER.get(name, weight)) for name, weight in REWARDS),
     )
 
 
@@ -176,9 +182,8 @@ def lmo_x2() -> LmoConfig:
 
 
 def lmo_x2_stage2() -> LmoConfig:
-    """Return the second stage: start it from a run of `lmo_x2`, or from the G1's legs. Its trunk shall swing less."""
-    rewards = tuple((name, -0.2 if name == "torso_oscillation" else weight) for name, weight in REWARDS)
-    return replace(lmo_g1_stage2(), heights_m=(0.45, 0.65), calm=0.3, rewards=rewards)
+    """Return the second stage: start it from a run of `lmo_x2`, or from the G1's legs."""
+    return replace(lmo_g1_stage2(), heights_m=(0.45, 0.65))
 
 
 def lmo_g1_only_stage2() -> LmoConfig:

@@ -175,6 +175,17 @@ class Robot:
         left, right = (s for s in self.shapes if s.role == "palm")
         return left, right
 
+    @property
+    def hands(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rotations (3, 3) of the left and the right hand in their palms' frames, see `hand_quat_wxyz`."""
+        w, x, y, z = self.hand_quat_wxyz
+        return quat_matrix((w, x, y, z)), quat_matrix((w, -x, y, -z))
+
+    @property
+    def palm_half_m(self) -> np.ndarray:
+        """Half sizes (3,) of a palm in its hand's frame: along the fingers, through the back, to the thumb."""
+        return np.abs(self.hands[0].T @ self.palms[0].size)
+
     def array(self, field: str) -> np.ndarray:
         """A motor field ("kp", "kd", "effort", "velocity", "armature") or "default" in joint order, shape (J,)."""
         if field == "default":
@@ -218,6 +229,13 @@ class Robot:
         from wbvla.robots.mjcf import build_spec
 
         return build_spec(mujoco, self, feet, collisions, timestep_s)
+
+
+def quat_matrix(quat_wxyz: Vec) -> np.ndarray:
+    """Return the rotation (3, 3) of a quaternion of any length."""
+    w, *v = np.array(quat_wxyz) / np.linalg.norm(quat_wxyz)
+    cross = np.array([[0, -v[2], v[1]], [v[2], 0, -v[0]], [-v[1], v[0], 0]])
+    return np.eye(3) + 2 * w * cross + 2 * cross @ cross
 
 
 def both_sides(rows: tuple[Body, ...]) -> tuple[Body, ...]:

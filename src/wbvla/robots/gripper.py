@@ -29,9 +29,8 @@ _MOTOR = Motor(kp=4.0, kd=0.2, effort=FORCE_N * LEVER_M, velocity=SPEED_M_S / LE
 
 def with_gripper(robot: Robot) -> Robot:
     """Return the robot with a gripper on each hand; its name ends with "-gripper", its legs' policy stays the same."""
-    palm, quat = robot.palms[0], robot.hand_quat_wxyz
-    turn = _matrix(quat)
-    _, thick, high = np.abs(turn.T @ palm.size)  # the palm's half sizes in the hand's frame
+    palm, quat, turn = robot.palms[0], robot.hand_quat_wxyz, robot.hands[0]
+    _, thick, high = robot.palm_half_m
     hinge = tuple(np.array(palm.pos) + turn @ [0.0, SETBACK_M - thick, -high - BELOW_M])
     reach = SETBACK_M + GAP_M + THICK_M  # hinge to the pad's back
     parallel = (1.0, 0.0, 0.0, 0.0)
@@ -60,13 +59,6 @@ def with_gripper(robot: Robot) -> Robot:
         joints=(*robot.joints, *joints),
         default_rad=robot.default_rad | {"left_gripper": OPEN_RAD, "right_gripper": -OPEN_RAD},
     )
-
-
-def _matrix(quat_wxyz) -> np.ndarray:
-    """Return the rotation (3, 3) of a unit quaternion."""
-    w, v = quat_wxyz[0], np.array(quat_wxyz[1:])
-    cross = np.array([[0, -v[2], v[1]], [v[2], 0, -v[0]], [-v[1], v[0], 0]])
-    return np.eye(3) + 2 * w * cross + 2 * cross @ cross
 
 
 def _box_inertia(kg: float, sides_m) -> tuple[float, float, float]:

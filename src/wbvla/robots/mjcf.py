@@ -127,12 +127,7 @@ def _add_sites_and_cameras(mujoco, robot, bodies):
         name="head", pos=camera.pos, xyaxes=list(np.array([0, -1, 0, s, 0, c], float)), fovy=camera.fovy_deg
     )
     s, c = math.sin(WRIST_TILT_RAD), math.cos(WRIST_TILT_RAD)
-    w, x, y, z = robot.hand_quat_wxyz
-    hands = (("left", 1, (w, x, y, z)), ("right", -1, (w, -x, y, -z)))
-    for (side, sign, quat), palm in zip(hands, robot.palms):
-        turn = np.empty(9)
-        mujoco.mju_quat2Mat(turn, np.array(quat))
-        turn = turn.reshape(3, 3)
+    for side, sign, turn, palm in zip(("left", "right"), (1, -1), robot.hands, robot.palms):
         bodies[palm.body].add_camera(
             name=f"{side}_wrist",
             pos=palm.pos + turn @ (WRIST_CAMERA_M * np.array([1, sign, 1])),

@@ -18,12 +18,12 @@ FOLLOW_STEPS, POSTURE_COST = 4, 0.05
 HANDS_AHEAD_M = np.array([[0.32, 0.15, 0.05], [0.32, -0.15, 0.05]])  # elbows as one wants them while following
 POSITION_TOLERANCE_M = 0.03
 
-# Both hands as the pelvis: fingers ahead, palms facing each other. The wrists stay near their middle.
-FINGERS_AHEAD = (np.eye(3), np.eye(3))
-
 
 class ArmSolver:
-    """Solves both arms at once for palm targets in the pelvis frame, the waist being straight."""
+    """Solves both arms at once for palm targets in the pelvis frame, the waist being straight.
+
+    Both hands are turned as the pelvis is: fingers ahead, palms facing each other. The wrists stay near their middle.
+    """
 
     def __init__(self, robot: Robot) -> None:
         self.robot = robot
@@ -36,17 +36,17 @@ class ArmSolver:
         self._frozen = mink.DofFreezingTask(
             self.model, dof_indices=[d for d in range(self.model.nv) if d not in set(arm_dofs)]
         )
-        self._palms = palm_geoms(self.model)
+        self._palms, self._turns = palm_geoms(self.model), [hand.T for hand in robot.hands]
         self._posture = self._default_pose()
         self._posture[self._qpos[robot.n_lmo : robot.n_lmo + 14]] = self.solve(*HANDS_AHEAD_M)
 
-    def solve(self, left_m: np.ndarray, right_m: np.ndarray, rotations=FINGERS_AHEAD) -> np.ndarray:
+    def solve(self, left_m: np.ndarray, right_m: np.ndarray) -> np.ndarray:
         """Return arm targets (14,) rad that hold both palm centres (3,) in the pelvis frame.
 
         Raises ValueError when a palm stays more than 3 cm away from its place.
         """
         q = self._default_pose()
-        configuration = self._approach(q, q, 1e-3, (left_m, right_m), rotations, SOLVE_STEPS)
+        configuration = self._approach(q, q, 1e-3, (left_m, right_m), SOLVE_STEPS)
         data = configuration.data
         for geom, place in zip(self._palms, (left_m, right_m)):
             miss = float(np.linalg.norm(data.geom_xpos[geom] - place))
@@ -54,12 +54,11 @@ class ArmSolver:
                 raise ValueError(f"palm target {np.round(place, 2)}: misses by {miss:.2f} m; choose a nearer place")
         return self._against_gravity(configuration.q, np.zeros((2, 3)))
 
-    def follow(self, arms: np.ndarray, places_m: np.ndarray, rotations, forces_N: np.ndarray) -> tuple:
+    def follow(self, arms: np.ndarray, places_m: np.ndarray, forces_N: np.ndarray) -> tuple:
         """Move arm joints (14,) a few steps towards palm centres (2, 3), however far those are.
 
         Args:
             arms: where the joints are thought to be, rad; what the last call returned first.
-            rotations: of the palms, two (3, 3).
             forces_N: what each palm shall press with (2, 3), pelvis frame, beside carrying its own arm.
         Returns:
             the joints (14,) after the steps, and the PD targets (14,) that hold them there under these forces.
@@ -67,7 +66,7 @@ class ArmSolver:
         n = self.robot.n_lmo
         q = self._posture.copy()
         q[self._qpos[n : n + 14]] = arms
-        q = self._approach(q, self._posture, POSTURE_COST, places_m, rotations, FOLLOW_STEPS).q
+        q = self._approach(q, self._posture, POSTURE_COST, places_m, FOLLOW_STEPS).q
         return q[self._qpos[n : n + 14]], self._against_gravity(q, forces_N)
 
     def _torso_place(self) -> np.ndarray:
@@ -82,11 +81,11 @@ class ArmSolver:
         q[self._qpos] = self.robot.array("default")
         return q
 
-    def _approach(self, q, posture, posture_cost, places_m, rotations, steps: int) -> mink.Configuration:
+    def _approach(self, q, posture, posture_cost, places_m, steps: int) -> mink.Configuration:
         configuration = mink.Configuration(self.model, q=q)
         tasks = [mink.PostureTask(self.model, cost=posture_cost)]
         tasks[0].set_target(posture)
-        for geom, place, rotation in zip(self._palms, places_m, rotations):
+        for geom, place, rotation in zip(self._palms, places_m, self._turns):
             name = self.model.geom(geom).name
             task = mink.FrameTask(name, "geom", position_cost=1.0, orientation_cost=0.15, lm_damping=0.01)
             task.set_target(mink.SE3.from_rotation_and_translation(mink.SO3.from_matrix(rotation), np.asarray(place)))

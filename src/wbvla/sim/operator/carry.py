@@ -51,7 +51,7 @@ class CarryOperator:
         from wbvla.lmo.controller import weights_folder
 
         self.robot = robot
-        _, self._palm_thick_m, self._palm_high_m = robot.palms[0].size  # half sizes
+        _, self._palm_thick_m, self._palm_high_m = robot.palm_half_m
         self._hands = Hands(robot)
         self._lowest_m = load_contract(weights_folder(robot.name) / "contract.json", "lmo")["height_range_m"][0]
         self.reset(rng)

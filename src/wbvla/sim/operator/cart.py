@@ -39,7 +39,7 @@ class CartOperator:
         self.robot = robot
         n = robot.n_lmo
         self._rest = robot.array("default")[n : n + 14]
-        self._palm_long_m = robot.palms[0].size[0]  # half
+        self._palm_long_m = robot.palm_half_m[0]
         self._hands = Hands(robot)
         self.reset(rng)
 

@@ -11,7 +11,7 @@ from collections import deque
 import numpy as np
 
 from wbvla.robots.base import Robot
-from wbvla.sim.ik import FINGERS_AHEAD, ArmSolver
+from wbvla.sim.ik import ArmSolver
 from wbvla.sim.operator.motion import ARM_SPEED_RAD_S, PERIOD_S, STRIDE_S
 
 HAND_M_S = 0.30
@@ -66,7 +66,7 @@ class Hands:
         self._correct(holds)
         self.press_N += float(np.clip(press_N - self.press_N, -RELEASE_N, PRESS_N))
         forces_N = np.array([[0.0, -self.press_N, load_N], [0.0, self.press_N, load_N]])
-        self._joints, targets = self._solver.follow(self._joints, self.place + self._aim, FINGERS_AHEAD, forces_N)
+        self._joints, targets = self._solver.follow(self._joints, self.place + self._aim, forces_N)
         limit_rad = ARM_SPEED_RAD_S * PERIOD_S
         self._sent = self._sent + np.clip(targets - self._sent, -limit_rad, limit_rad)
         return self._sent
