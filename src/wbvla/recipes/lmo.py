@@ -59,7 +59,8 @@ class LmoConfig:
     Attributes:
         worlds, steps_per_update: size of one PPO batch.
         physics_s, substeps: integration step and steps per 20 ms control step.
-        action_scale_rad: joint offset per unit of action; less where its torque would pass `action_torque_share` of the limit.
+        action_scale_rad: joint offset per unit of action; action_torque_share: of the joint's limit, what its torque is
+            at most, so that stiff joints move less.
         lift_rad: hip lift of the swing feed-forward.
         heights_m: range of commanded heights. nominal_share: share of commands at the nominal height.
         mixed_share: share of commands that are any of the 27 sets of flags; the others stand or move along one axis.
