@@ -57,6 +57,7 @@ def export(trainer, out: Path, command: str, scores: dict) -> dict:
 
     from wbvla.contract import save_contract
     from wbvla.lmo.observation import layout
+    from wbvla.lmo.task import action_scale
 
     out.mkdir(parents=True, exist_ok=True)
     robot, config, actor = trainer.robot, trainer.config, trainer.alg.actor.eval()
@@ -88,7 +89,7 @@ def export(trainer, out: Path, command: str, scores: dict) -> dict:
         "kp": robot.array("kp").tolist(), "kd": robot.array("kd").tolist(), "effort": robot.array("effort").tolist(),
         "default_rad": robot.array("default").tolist(), "observation": [list(t) for t in layout(robot, config.terms)],
         "history": {"frames": config.history},
-        "action_scale_rad": trainer.env.action_scale_rad.tolist(), "lift_rad": config.lift_rad, "leg_m": robot.leg_m,
+        "action_scale_rad": action_scale(robot, config).tolist(), "lift_rad": config.lift_rad, "leg_m": robot.leg_m,
         "odometry": asdict(config.odometry), "nominal_height_m": robot.nominal_height_m,
         "height_range_m": list(config.heights_m), "shaping": asdict(config.shaping),
         "provenance": {
