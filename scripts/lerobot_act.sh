@@ -15,6 +15,7 @@ if [ ! -d "$last" ]; then
     lerobot-train --policy.type=act --policy.dim_model=256 --policy.n_encoder_layers=2 --policy.n_decoder_layers=2 \
         --policy.dim_feedforward=1024 --policy.n_vae_encoder_layers=2 --policy.chunk_size=20 \
         --policy.n_action_steps=20 --policy.pretrained_backbone_weights=null --policy.device=cpu \
+        --policy.optimizer_lr=1e-4 --policy.optimizer_lr_backbone=1e-4 \
         --policy.push_to_hub=false --dataset.repo_id="local/$task" --dataset.root="$out/dataset" \
         --dataset.video_backend=pyav --dataset.use_imagenet_stats=false --output_dir="$out/train" \
         --steps="${STEPS:-20000}" --save_freq=1000 --batch_size=16 --num_workers=1 --wandb.enable=false

@@ -22,9 +22,9 @@ SQUAT_M = 0.10  # pelvis below the palms while handling
 CARRY_BELOW_M, SQUAT_M_S = 0.02, 0.3  # pelvis below nominal while carrying; the legs' slew of heights
 
 RAISED_M = (0.26, 0.22, 0.16)  # left palm before the pelvis, hands apart above the object
-CARRIED_AHEAD_M, CARRIED_M, CARRIED_MOST_M = 0.31, 0.10, 0.24  # ahead of the pelvis; least and most above it
+CARRIED_AHEAD_M, CARRIED_M, CARRIED_MOST_M = 0.31, 0.10, 0.36  # ahead of the pelvis; least and most above it
 RIM_CLEAR_M = 0.08  # what the object's bottom keeps from a rim
-CLEAR_M, HOVER_M, OPEN_M = 0.09, 0.10, 0.11  # palms off the sides before closing, above the top, off when letting go
+CLEAR_M, HOVER_M, OPEN_M = 0.12, 0.20, 0.11  # palms off the sides before closing, above the top, off when letting go
 SPARE_M = 0.03  # palms below the ledges before lifting
 INSET_M, LIFT_M = 0.012, 0.10  # palms into the sides while holding; how far to lift
 BESIDE_OK_M = (0.05, 0.04, 0.025)  # ahead, aside, above
@@ -94,9 +94,10 @@ class CarryOperator:
         above = self._above(state, CLEAR_M)
         down = self._phase_s > 1.0 + (self.robot.nominal_height_m - self._reachable(height_m)) / SQUAT_M_S
         aside = np.abs(above - self._hands.to_trunk(state.palm_m))[:, 1].max()
-        if down and aside < SPARE_M:
+        stand = self._grasp_stand(state)
+        if down and aside < SPARE_M and self._walker.at(*stand, AT_M, AT_RAD):
             self._enter("reach")
-        return self._grasp_stand(state), height_m, above, False
+        return stand, height_m, above, False
 
     def _reach(self, state: CarryState) -> Aims:
         """Hands down to both sides."""
@@ -226,7 +227,7 @@ class CarryOperator:
     def _apart(self, state: CarryState) -> np.ndarray:
         """Palms on the way there, above the object's top: whoever is bumped into must not knock it over."""
         x, y, z = RAISED_M
-        z = max(z, state.object_m[2] + state.object_half_m[2] + 2 * HOVER_M - self.robot.nominal_height_m)
+        z = max(z, state.object_m[2] + state.object_half_m[2] + HOVER_M - self.robot.nominal_height_m)
         return np.array([[x, y, z], [x, -y, z]])
 
     def _beside(self, state: CarryState, clear_m: float) -> np.ndarray:

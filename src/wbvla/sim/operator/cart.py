@@ -21,6 +21,9 @@ STOP_S = 0.8  # from the last step to the hands' leaving the handle
 STANDOFF_M = 0.75  # pelvis behind the handle before it walks on with the palms up
 AT_M, AT_RAD = 0.12, 0.16  # near enough to push; on the way the legs correct the rest
 LOST_M, GONE_M = 0.20, 0.60  # off the cart's axis, and so far from its handle: align again
+# The forward flag drops while the robot lags so far behind it, and rises again at less: legs that were held up by the
+# cart's inertia would run to make up for it, and the cart roll ahead of the palms.
+WAIT_M, GO_ON_M = 0.2, 0.1
 # Robot to cart: most that it steers by, and when it turns. Both palms are to stay on.
 STEER_MOST_RAD, TURN_RAD = 0.06, 0.08
 
@@ -50,7 +53,7 @@ class CartOperator:
         self._walker = Walker(self.robot.name, on_rad=TURN_RAD)
         self._hands.reset()
         self._places_seen: deque[np.ndarray] = deque(maxlen=round(STRIDE_S / PERIOD_S))
-        self._aligned = False
+        self._aligned = self._waits = False
         self._stood_s = 0.0
         self._arms, self._down = self._rest, None
 
@@ -116,8 +119,10 @@ class CartOperator:
         beside = np.mean(self._places_seen, axis=0)[1]
         cart_yaw = state.cart_yaw_rad
         steer = np.clip(wrap(-0.4 * state.cart_m[1] - cart_yaw), -STEER_MOST_RAD, STEER_MOST_RAD)
-        x += np.cos(yaw) + np.sin(cart_yaw) * beside
-        y += np.sin(yaw) - np.cos(cart_yaw) * beside
+        self._waits = self._walker.behind_m > (GO_ON_M if self._waits else WAIT_M)
+        ahead_m = 0.0 if self._waits else 1.0
+        x += ahead_m * np.cos(yaw) + np.sin(cart_yaw) * beside
+        y += ahead_m * np.sin(yaw) - np.cos(cart_yaw) * beside
         return x, y, cart_yaw + float(steer)
 
 

@@ -14,6 +14,7 @@ DWELL_S = 0.3
 ARM_SPEED_RAD_S = 1.5
 TURN_FIRST_RAD = 0.35
 STRIDE_S = 0.7
+BEHIND_MOST_M = 0.4
 LEGS_LAG_S, REACHED_SHARE = 0.35, 0.8  # flags are felt that much later; share of the nominal speed that legs reach
 
 
@@ -83,7 +84,9 @@ class Walker:
         self._ahead, self._aside = TernaryFlag(on_m, off_m), TernaryFlag(on_m, off_m)
         self._turn = TernaryFlag(on_rad, off_rad)
         self._step = REACHED_SHARE * PERIOD_S * np.asarray(speed)
+        self.behind_m = 0.0
         self._past: deque[np.ndarray] = deque(maxlen=round(STRIDE_S / PERIOD_S))
+        self.pose = np.zeros(3)
         self._sent: deque[np.ndarray] = deque(maxlen=round((STRIDE_S / 2 + LEGS_LAG_S) / PERIOD_S))
 
     def see(self, state) -> None:
@@ -92,7 +95,11 @@ class Walker:
         if self._past:
             yaw = self._past[-1][2] + wrap(yaw - self._past[-1][2])
         self._past.append(np.array([*state.pelvis_m[:2], yaw]))
-        self.pose = np.mean(self._past, axis=0)  # x, y, heading: m, m, rad
+        before, self.pose = self.pose, np.mean(self._past, axis=0)  # x, y, heading: m, m, rad
+        if self._sent:  # how far it lags behind its forward flags: legs that were held up run to make up for it
+            told_m = self._sent[-1][0] * self._step[0] / REACHED_SHARE
+            went_m = np.array([np.cos(yaw), np.sin(yaw)]) @ (self.pose - before)[:2]
+            self.behind_m = float(np.clip(self.behind_m + told_m - went_m, 0.0, BEHIND_MOST_M))
 
     def flags(self, x_m: float, y_m: float, heading_rad: float) -> tuple[int, int, int]:
         """Return the flags (s_x, s_y, s_psi) of the next period."""
