@@ -13,7 +13,7 @@ import numpy as np
 from wbvla.robots.base import Robot
 from wbvla.sim.tasks.base import palm_geoms
 
-SOLVE_STEPS, SOLVE_DT_S = 150, 0.05
+SOLVE_STEPS, SOLVE_DT_S, SOLVE_COST = 150, 0.05, 1e-3
 FOLLOW_STEPS, POSTURE_COST = 4, 0.05
 HANDS_AHEAD_M = np.array([[0.32, 0.15, 0.05], [0.32, -0.15, 0.05]])  # elbows as one wants them while following
 POSITION_TOLERANCE_M = 0.03
@@ -36,7 +36,17 @@ class ArmSolver:
         self._frozen = mink.DofFreezingTask(
             self.model, dof_indices=[d for d in range(self.model.nv) if d not in set(arm_dofs)]
         )
-        self._palms, self._turns = palm_geoms(self.model), [hand.T for hand in robot.hands]
+        self._palms, self._turns = palm_geoms(self.model), [mink.SO3.from_matrix(hand.T) for hand in robot.hands]
+        # Made once: to make them takes longer than a few steps of solving do.
+        self._configuration, self._data = mink.Configuration(self.model), mujoco.MjData(self.model)
+        self._limits = [mink.ConfigurationLimit(self.model)]
+        self._near = {cost: mink.PostureTask(self.model, cost=cost) for cost in (SOLVE_COST, POSTURE_COST)}
+        self._hands = [
+            mink.FrameTask(
+                self.model.geom(geom).name, "geom", position_cost=1.0, orientation_cost=0.15, lm_damping=0.01
+            )
+            for geom in self._palms
+        ]
         self._posture = self._default_pose()
         self._posture[self._qpos[robot.n_lmo : robot.n_lmo + 14]] = self.solve(*HANDS_AHEAD_M)
 
@@ -46,7 +56,7 @@ class ArmSolver:
         Raises ValueError when a palm stays more than 3 cm away from its place.
         """
         q = self._default_pose()
-        configuration = self._approach(q, q, 1e-3, (left_m, right_m), SOLVE_STEPS)
+        configuration = self._approach(q, q, SOLVE_COST, (left_m, right_m), SOLVE_STEPS)
         data = configuration.data
         for geom, place in zip(self._palms, (left_m, right_m)):
             miss = float(np.linalg.norm(data.geom_xpos[geom] - place))
@@ -82,26 +92,21 @@ class ArmSolver:
         return q
 
     def _approach(self, q, posture, posture_cost, places_m, steps: int) -> mink.Configuration:
-        configuration = mink.Configuration(self.model, q=q)
-        tasks = [mink.PostureTask(self.model, cost=posture_cost)]
-        tasks[0].set_target(posture)
-        for geom, place, rotation in zip(self._palms, places_m, self._turns):
-            name = self.model.geom(geom).name
-            task = mink.FrameTask(name, "geom", position_cost=1.0, orientation_cost=0.15, lm_damping=0.01)
-            task.set_target(mink.SE3.from_rotation_and_translation(mink.SO3.from_matrix(rotation), np.asarray(place)))
-            tasks.append(task)
-        limits = [mink.ConfigurationLimit(self.model)]
+        self._configuration.update(q)
+        self._near[posture_cost].set_target(posture)
+        for task, place, rotation in zip(self._hands, places_m, self._turns):
+            task.set_target(mink.SE3.from_rotation_and_translation(rotation, np.asarray(place)))
         for _ in range(steps):
             velocity = mink.solve_ik(
-                configuration, tasks, SOLVE_DT_S, solver="daqp", damping=1e-4, limits=limits,
-                constraints=[self._frozen],
+                self._configuration, [self._near[posture_cost], *self._hands], SOLVE_DT_S, solver="daqp", damping=1e-4,
+                limits=self._limits, constraints=[self._frozen],
             )  # fmt: skip
-            configuration.integrate_inplace(velocity, SOLVE_DT_S)
-        return configuration
+            self._configuration.integrate_inplace(velocity, SOLVE_DT_S)
+        return self._configuration
 
     def _against_gravity(self, q: np.ndarray, forces_N: np.ndarray) -> np.ndarray:
         """Move the targets (14,) by what the PD needs to carry the arms' weight and to press with the palms (2, 3)."""
-        data = mujoco.MjData(self.model)
+        data = self._data
         data.qpos[:] = q
         mujoco.mj_forward(self.model, data)
         torque = data.qfrc_bias.copy()
