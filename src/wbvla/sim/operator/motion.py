@@ -14,7 +14,7 @@ DWELL_S = 0.3
 ARM_SPEED_RAD_S = 1.5
 TURN_FIRST_RAD = 0.35
 STRIDE_S = 0.7
-BEHIND_MOST_M = 0.4
+BEHIND_MOST_M, FORGET_S = 0.4, 2.0
 LEGS_LAG_S, REACHED_SHARE = 0.35, 0.8  # flags are felt that much later; share of the nominal speed that legs reach
 
 
@@ -99,7 +99,8 @@ class Walker:
         if self._sent:  # how far it lags behind its forward flags: legs that were held up run to make up for it
             told_m = self._sent[-1][0] * self._step[0] / REACHED_SHARE
             went_m = np.array([np.cos(yaw), np.sin(yaw)]) @ (self.pose - before)[:2]
-            self.behind_m = float(np.clip(self.behind_m + told_m - went_m, 0.0, BEHIND_MOST_M))
+            kept_m = (1.0 - PERIOD_S / FORGET_S) * self.behind_m  # legs may never make up for all of it
+            self.behind_m = float(np.clip(kept_m + told_m - went_m, 0.0, BEHIND_MOST_M))
 
     def flags(self, x_m: float, y_m: float, heading_rad: float) -> tuple[int, int, int]:
         """Return the flags (s_x, s_y, s_psi) of the next period."""
