@@ -71,11 +71,11 @@ def _seed(root: Path, seed: int, args: argparse.Namespace) -> list:
 
     data = {robot: str(root / "data" / robot) for robot in ROBOTS}
     folder, (first, second) = f"seed{seed}", ROBOTS
-    shared = {"recipe": "two_robots", "seed": seed, "hold_out": 0.05}
-    joint = Adapt(str(root / folder / "joint"), tuple(data.values()), steps=args.steps, **shared)
-    alone = Adapt(str(root / folder / "first"), (data[first],), steps=args.steps, **shared)
-    added = Adapt(str(root / folder / "added"), (data[second],), init=alone.out, like=first, mode="warmup",
-                  learning_rate=3e-3, steps=args.steps, **shared)  # fmt: skip
+    shared = {"steps": args.steps, "seed": seed, "hold_out": 0.05}
+    joint = Adapt(str(root / folder / "joint"), tuple(data.values()), recipe="two_robots", **shared)
+    alone = Adapt(str(root / folder / "first"), (data[first],), recipe="one_robot", **shared)
+    added = Adapt(str(root / folder / "added"), (data[second],), recipe="one_robot", init=alone.out, like=first,
+                  mode="warmup", learning_rate=3e-3, **shared)  # fmt: skip
     collected = tuple(f"collect-{robot}" for robot in ROBOTS)
     stages = [
         _own_stage(f"joint-{seed}", "adapt", asdict(joint), folder + "/joint", collected, args.steps * 0.5),
@@ -115,7 +115,9 @@ def adapt(config: dict) -> None:
         return replace(xvla_tiny_trunk(domains), depth=6, prompt_tokens=8, time_dim=8)
 
     XVLA_RECIPES["two_robots"] = shape
-    TRAINING_RECIPES["two_robots"] = lambda: replace(xvla_pretrain_tiny(), model="two_robots", batch=32)
+    training = replace(xvla_pretrain_tiny(), model="two_robots", batch=32)
+    TRAINING_RECIPES["one_robot"] = lambda: training
+    TRAINING_RECIPES["two_robots"] = lambda: replace(training, heads_scale=0.1)
     run(Adapt(**{name: tuple(v) if isinstance(v, list) else v for name, v in config.items()}))
 
 

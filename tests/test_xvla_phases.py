@@ -133,10 +133,10 @@ def test_every_parameter_is_of_one_part(model):
 
 def test_learning_rates_are_grouped_and_rise_when_they_should(model):
     set_trainable(model, "joint")
-    groups = parameter_groups(model, 1e-4, prompt_scale=2.0)
+    groups = parameter_groups(model, 1e-4, prompt_scale=2.0, heads_scale=0.5)
     rates = {group["name"]: group["lr"] for group in groups}
     assert rates == pytest.approx(
-        {"vision": 1e-5, "projector": 1e-5, "language": 1e-5, "transformer": 1e-4, "prompts": 2e-4, "heads": 1e-4}
+        {"vision": 1e-5, "projector": 1e-5, "language": 1e-5, "transformer": 1e-4, "prompts": 2e-4, "heads": 5e-5}
     )
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
     optimiser = torch.optim.AdamW(groups)

@@ -286,7 +286,7 @@ def test_growing_a_released_robot_keeps_its_answers(tmp_path):
         model.set_statistics(name, (torch.ones(a), torch.ones(a)), (torch.ones(s), torch.ones(s)), like="libero")
         assert model.domains[name].reads_units == (name == "humanoid")
     with pytest.raises(ValueError, match="copy a head: got Domain.*expected as many entries at least"):
-        small.copy_from(libero)
+        small.copy_layers(libero)
     save_model(tmp_path / "ours", model)
     assert torch.equal(load_model(tmp_path / "ours").sample(grown, 3, noise), got)
 

@@ -150,7 +150,8 @@ def _run(cfg: Adapt, report: Report | None) -> dict[str, Any]:
         parts = [(of, rows) for of, (rows, _) in zip(data, splits) if of.name == name]
         _set_statistics(model, name, parts, cfg.like if cfg.init is not None else None)
     set_trainable(model, training.mode, names, training.freeze)
-    groups = parameter_groups(model, training.learning_rate, training.pretrained_scale, training.prompt_scale)
+    scales = training.pretrained_scale, training.prompt_scale, training.heads_scale
+    groups = parameter_groups(model, training.learning_rate, *scales)
     parts = [group["name"] for group in groups]
     factors = learning_rate_factors(parts, plan.steps, training.warmup_steps, training.hold_steps)
     for group, factor in zip(groups, factors):
@@ -233,6 +234,11 @@ def _starting_model(cfg: Adapt, training: Training) -> tuple[Xvla, list[str], li
                 config = replace(config, florence={}, trunk=trunk.config.to_dict(), image_size=trunk.config.image_size)
                 encoder = {f"trunk.{name}": tensor for name, tensor in trunk.trunk.state_dict().items()}
             model = Xvla(config)
+            heads = list(model.domains.values())
+            for head in heads:
+                first = next(other for other in heads if head.fits(other))
+                if first is not head:
+                    head.copy_layers(first)
             if encoder:
                 fill(model.vlm, encoder)
         else:

@@ -213,7 +213,9 @@ class Training:
         steps, batch, learning_rate, weight_decay: of the optimiser.
         warmup_steps: in which a learning rate rises.
         hold_steps: first ones, in which only prompts, action layers and adapters move (warm-up of phase II).
-        pretrained_scale, prompt_scale: of the learning rate of the encoder and of the prompts.
+        pretrained_scale, prompt_scale, heads_scale: of the learning rate of the encoder, of the prompts, and of the
+            action layers. Robots of one action space start with equal ones: slow, these leave it to the prompts to tell
+            the robots apart.
         lora_rank: of the adapters in mode "lora".
     """
 
@@ -229,4 +231,5 @@ class Training:
     hold_steps: int = 0
     pretrained_scale: float = 0.1
     prompt_scale: float = 1.0
+    heads_scale: float = 1.0
     lora_rank: int = 8

@@ -74,8 +74,8 @@ class DomainHead(nn.Module):
         return bool(self.domain.state_names and other.domain.state_names)
 
     @torch.no_grad()
-    def copy_from(self, other: DomainHead) -> None:
-        """Start from another robot's layers.
+    def copy_layers(self, other: DomainHead) -> None:
+        """Start from another robot's action layers; the prompt stays.
 
         Its action entries come first in ours. State entries go by their names where both robots have them, else its
         come first too. What only this robot has starts without influence: the same inputs give the same answers.
@@ -87,7 +87,6 @@ class DomainHead(nn.Module):
             raise ValueError(f"copy a head: got {self.domain}, expected as many entries at least as in {other.domain}")
         ours, theirs = (head._columns(self._by_name(other)) for head in (self, other))
         shared = [key for key in ours if key in theirs]
-        self.prompt.copy_(other.prompt)
         self.encoder.weight.zero_()
         self.encoder.weight[:, [ours[key] for key in shared]] = other.encoder.weight[:, [theirs[key] for key in shared]]
         self.encoder.bias.copy_(other.encoder.bias)

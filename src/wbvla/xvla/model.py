@@ -61,11 +61,10 @@ class Xvla(nn.Module):
         copied = False
         if like is not None:
             source = self.domains[self.resolve(like)]
+            head.prompt.data.copy_(source.prompt)
             copied = head.fits(source)
             if copied:
-                head.copy_from(source)
-            else:
-                head.prompt.data.copy_(source.prompt)
+                head.copy_layers(source)
         self.domains[name], self.config = head.train(self.training), config
         return copied
 

@@ -86,7 +86,7 @@ def require_layers(mode: str, robot: str, copied: bool) -> None:
 
 
 def parameter_groups(
-    model: Xvla, lr: float, pretrained_scale: float = 0.1, prompt_scale: float = 1.0
+    model: Xvla, lr: float, pretrained_scale: float = 0.1, prompt_scale: float = 1.0, heads_scale: float = 1.0
 ) -> list[dict[str, Any]]:
     """Return groups of moving parameters for an optimiser, one a part: {"name", "params", "lr"}.
 
@@ -94,8 +94,9 @@ def parameter_groups(
         lr: of everything else.
         pretrained_scale: of the encoder, which was trained before: 1/10 in the paper.
         prompt_scale: of soft prompts.
+        heads_scale: of action layers.
     """
-    scales = {**dict.fromkeys(PRETRAINED, pretrained_scale), "prompts": prompt_scale}
+    scales = {**dict.fromkeys(PRETRAINED, pretrained_scale), "prompts": prompt_scale, "heads": heads_scale}
     groups: dict[str, list] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
