@@ -88,7 +88,7 @@ def test_environments_see_the_episodes_of_the_split_side_by_side():
 def test_wrong_environments_are_refused():
     for wrong, complaint in (
         ({"task": "cart"}, "task: got 'cart', expected all, or some of"),
-        ({"fps": 30}, "env.fps: got 30, expected 20"),
+        ({"fps": 60}, "action rate: got 60 Hz, expected 10 to 50"),
     ):
         with pytest.raises(ValueError, match=complaint):
             WbvlaEnvConfig(**wrong)

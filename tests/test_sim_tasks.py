@@ -221,6 +221,16 @@ def test_gymnasium_knows_the_task(task):
     assert tuple(info["subgoals"]) == get_task(task).subgoals
 
 
+@pytest.mark.parametrize("action_hz", [10, 20, 30, 50])
+def test_actions_last_as_long_as_asked_for(action_hz):
+    env = TaskEnv("cart-pushing", image_size=0, controller=StandStill(), action_hz=action_hz)
+    env.reset(5)
+    began_s = env.t_s
+    for step in range(1, 32):
+        env.step(env.applied)
+        assert -1e-9 < step / action_hz - (env.t_s - began_s) < 0.02, "never early, late by less than a tick"
+
+
 def carry_state(task):
     """The state of a fresh episode, and one of the object placed at its goal with free hands."""
     env = TaskEnv(task, image_size=0, controller=StandStill())

@@ -177,6 +177,12 @@ class Observation:
     pictures: dict[str, np.ndarray] = field(default_factory=dict)
 
 
+def check_action_rate(action_hz: float) -> None:
+    """Raise ValueError if the simulated world cannot play so many actions a second."""
+    if not 10.0 <= action_hz <= 50.0:
+        raise ValueError(f"action rate: got {action_hz} Hz, expected 10 to 50")
+
+
 def check_pictures(names: tuple[str, ...]) -> None:
     """Raise ValueError unless these are different names of PICTURES."""
     if not set(names) <= set(PICTURES) or len(set(names)) < len(names):

@@ -1,7 +1,7 @@
 """LeRobot's environment type `wbvla`. In: `--env.*` flags. Out: vectorised gymnasium environments, one set a task.
 
-`lerobot-eval` steps them 20 times a second of simulated time and waits for the policy: no latency is counted. Pictures
-and states have the names, shapes and order of our recordings, so a policy trained on them needs no renaming.
+`lerobot-eval` steps them `fps` times a second of simulated time and waits for the policy: no latency is counted.
+Pictures and states have the names, shapes and order of our recordings, so a policy trained on them needs no renaming.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ from wbvla.contract import require_match
 from wbvla.data.frames import HEAD, IMAGES, read_info
 from wbvla.robots import get_robot
 from wbvla.sim.listing import choose_tasks
-from wbvla.types import ACTION_DIM, state_names
-
-FPS = 20
+from wbvla.types import ACTION_DIM, check_action_rate, state_names
 
 
 @EnvConfig.register_subclass("wbvla")
@@ -30,7 +28,7 @@ class WbvlaEnvConfig(EnvConfig):
 
     Attributes:
         task: box-loading, bag-packing or cart-pushing, several with commas between them, or all.
-        fps: 20, the rate of our actions.
+        fps: actions a second, 10 to 50; as in the recording that the policy was trained on.
         robot: who does it.
         image_size: side of the head picture in pixels; as in the recording that the policy was trained on.
         pictures: what the policy sees beside the head picture: left_wrist, right_wrist.
@@ -40,7 +38,7 @@ class WbvlaEnvConfig(EnvConfig):
     """
 
     task: str | None = "box-loading"
-    fps: int = FPS
+    fps: int = 20
     robot: str = "g1"
     image_size: int = 96
     pictures: tuple[str, ...] = ()
@@ -50,8 +48,7 @@ class WbvlaEnvConfig(EnvConfig):
 
     def __post_init__(self) -> None:
         choose_tasks(self.task or "")
-        if self.fps != FPS:
-            raise ValueError(f"env.fps: got {self.fps}, expected {FPS}: these actions last 50 ms")
+        check_action_rate(self.fps)
         self.pictures = tuple(self.pictures)
         if not set(self.pictures) <= {"left_wrist", "right_wrist"}:  # LeRobot's environments give colour pictures only
             raise ValueError(f"env.pictures: got {', '.join(self.pictures)}, expected left_wrist, right_wrist or both")
@@ -73,6 +70,7 @@ class WbvlaEnvConfig(EnvConfig):
             "pictures": self.pictures,
             "split": self.split,
             "unseen": tuple(self.unseen),
+            "action_hz": self.fps,
         }
 
     def create_envs(
@@ -99,5 +97,5 @@ class WbvlaEnvConfig(EnvConfig):
         info, wanted = read_info(self.dataset), dataset_features(get_robot(self.robot), self.image_size, self.pictures)
         keys = (ACTION, OBS_STATE, HEAD, *(IMAGES + name for name in self.pictures))
         found = {k: {f: v.get(f) for f in wanted[k]} for k, v in info["features"].items() if k in keys}
-        ours = {"fps": FPS, **{key: wanted[key] for key in keys}}
+        ours = {"fps": self.fps, **{key: wanted[key] for key in keys}}
         require_match(ours, {"fps": info["fps"], **found}, f"{self.dataset}: recording")

@@ -1,8 +1,8 @@
-"""The 20 Hz environment: 20-D actions in; delayed head pictures, body state and verdicts out.
+"""The environment: 20-D actions in, 20 a second or as many as asked for; delayed pictures, body state, verdicts out.
 
 In: whole-body action vectors (20,). Out: Observation and info.
-Time runs in 20 ms ticks; an action lasts 2 or 3 of them in turn, 50 ms on average. A picture shows the world as it
-was one camera delay ago (drawn per episode); `t_capture_s` is that instant's true time.
+Time runs in 20 ms ticks; at 20 Hz an action lasts 2 or 3 of them in turn, 50 ms on average. A picture shows the world
+as it was one camera delay ago (drawn per episode); `t_capture_s` is that instant's true time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from wbvla.robots import get_robot
 from wbvla.sim.body import WholeBodySim
 from wbvla.sim.plant import TICK_S, Plant
 from wbvla.sim.tasks import get_task
-from wbvla.types import Observation, WholeBodyAction, check_pictures
+from wbvla.types import Observation, WholeBodyAction, check_action_rate, check_pictures
 
 SETTLE_TICKS = 26  # 0.52 s of standing before the first observation
 VIDEO_SIZE = (480, 360)
@@ -34,6 +34,10 @@ class TaskEnv:
         control_delay_steps: ticks between the legs' decision and its effect.
         unseen: the task's axes of variation that are drawn from their unseen ranges.
         pictures: what else is taken with the head picture, see wbvla.types.PICTURES.
+        action_hz: actions a second, 10 to 50.
+
+    Raises:
+        ValueError: an action rate out of these bounds, or an unknown name.
     """
 
     def __init__(
@@ -46,8 +50,10 @@ class TaskEnv:
         control_delay_steps: int = 1,
         unseen: tuple[str, ...] = (),
         pictures: tuple[str, ...] = (),
+        action_hz: float = 20.0,
     ) -> None:
         check_pictures(pictures)
+        check_action_rate(action_hz)
         if controller is None:
             from wbvla.lmo.controller import shipped_controller
 
@@ -56,6 +62,7 @@ class TaskEnv:
         self.plant = Plant(self.robot, self.task)
         self.body = WholeBodySim(self.plant, controller, control_delay_steps)
         self._camera_delay_s, self._unseen, self.pictures = camera_delay_s, unseen, pictures
+        self.action_hz = action_hz
 
     def reset(self, seed: int, **fixed: float) -> Observation:
         """Start the episode of this seed, let the robot settle for half a second, and look.
@@ -98,13 +105,14 @@ class TaskEnv:
     def step(
         self, action: np.ndarray, watch: Callable[[TaskEnv], None] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Advance by one 20 Hz action (20,), 2 and 3 ticks in turn. See `info` for the dictionary.
+        """Advance by one action (20,), at 20 Hz 2 and 3 ticks in turn. See `info` for the dictionary.
 
         Args:
             watch: called with this environment after every tick.
         """
         self._steps += 1
-        for _ in range(2 if self._steps % 2 else 3):
+        now, before = (int(steps / (self.action_hz * TICK_S) + 1e-9) for steps in (self._steps, self._steps - 1))
+        for _ in range(now - before):
             self.tick(action)
             if watch is not None:
                 watch(self)

@@ -18,17 +18,15 @@ from wbvla.sim.seeds import SPLITS, seeds_for
 from wbvla.sim.tasks import TASKS
 from wbvla.types import ACTION_DIM
 
-FPS = 20
-
 
 class WbvlaEnv(gymnasium.Env):
     """One task as a gymnasium environment; the arguments are TaskEnv's."""
 
-    metadata: ClassVar[dict] = {"render_modes": ["rgb_array"], "render_fps": FPS}
+    metadata: ClassVar[dict] = {"render_modes": ["rgb_array"]}
 
     def __init__(self, task: str = "cart-pushing", render_mode: str = "rgb_array", **arguments) -> None:
         self.inner = TaskEnv(task, **arguments)
-        self.render_mode = render_mode
+        self.render_mode, self.metadata = render_mode, {**self.metadata, "render_fps": self.inner.action_hz}
         robot, size = self.inner.robot, self.inner.image_size
         n = robot.n_lmo
         low, high = robot.range_rad[n : n + 14].T
@@ -53,7 +51,7 @@ class WbvlaEnv(gymnasium.Env):
         return self._pack(observation), {"seed": episode, "task": observation.task}
 
     def step(self, action):
-        """Apply one 20 Hz action. Success, a fall and a drop terminate the episode; the time limit truncates it."""
+        """Apply one action. Success, a fall and a drop terminate the episode; the time limit truncates it."""
         observation, info = self.inner.step(action)
         late = info["failure"] == "timeout"
         return self._pack(observation), float(info["success"]), info["done"] and not late, late, info
@@ -90,10 +88,11 @@ class LeRobotView(gymnasium.Wrapper):
     def __init__(self, env: gymnasium.Env, split: str) -> None:
         super().__init__(env)
         seeds_for(split, 0)  # names the known splits if this is none of them
-        task, space = env.unwrapped.inner.task, env.observation_space
+        inner, space = env.unwrapped.inner, env.observation_space
+        task = inner.task
         self.task, self.task_description, self._split = task.name, task.text, split
-        self._max_episode_steps = round(task.time_limit_s * FPS)  # LeRobot asks for it by this name
-        self._pictures = env.unwrapped.inner.pictures
+        self._max_episode_steps = round(task.time_limit_s * inner.action_hz)  # LeRobot asks for it by this name
+        self._pictures = inner.pictures
         pixels = spaces.Dict({"head": space["image"], **{name: space[name] for name in self._pictures}})
         self.observation_space = spaces.Dict({"pixels": pixels, "agent_pos": space["state"]})
 
@@ -110,7 +109,7 @@ class LeRobotView(gymnasium.Wrapper):
         return self._rename(observation), {**info, "is_success": False}
 
     def step(self, action):
-        """Apply one 20 Hz action (20,), flags rounded to -1, 0 or 1."""
+        """Apply one action (20,), flags rounded to -1, 0 or 1."""
         observation, reward, ended, cut, info = self.env.step(action)
         return self._rename(observation), reward, ended, cut, {**info, "is_success": info["success"]}
 
