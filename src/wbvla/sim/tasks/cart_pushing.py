@@ -31,6 +31,13 @@ HANDLE_HALF_M = (0.012, 0.30, 0.10)  # panel: 0.6 m wide, 0.2 m tall
 DECK_AHEAD_M, DECK_TOP_M = 0.5, 0.27  # deck's middle ahead of the panel, its surface above the floor
 LOAD_HALF_M = (0.28, 0.22)
 FRAME_KG = 35.0  # all but the load
+# What stands about, so far beside the cart's way that nothing meets it: a box, a bin, a ball.
+THINGS = (
+    (mujoco.mjtGeom.mjGEOM_BOX, [0.20, 0.25, 0.20]),
+    (mujoco.mjtGeom.mjGEOM_CYLINDER, [0.15, 0.30, 0.0]),
+    (mujoco.mjtGeom.mjGEOM_SPHERE, [0.20, 0.0, 0.0]),
+)
+ASIDE_M = (1.3, 2.6)
 YAW_ARM_M = 0.19  # rolling resistance to turning on the spot, as a lever of the one to rolling
 
 AXES = {
@@ -101,6 +108,8 @@ class CartPushing:
         far_edge_m = LINE_M + DECK_AHEAD_M + 0.40
         spec.worldbody.add_geom(name="line", type=box, size=[0.15, 2.0, 0.001], pos=[far_edge_m + 0.15, 0, 0.0008],
                                 contype=0, conaffinity=0)  # fmt: skip
+        for i, (kind, size) in enumerate(THINGS):
+            spec.worldbody.add_geom(name=f"thing{i}", type=kind, size=size, contype=0, conaffinity=0)
         cart = spec.worldbody.add_body(name="cart")
         slide, hinge = mujoco.mjtJoint.mjJNT_SLIDE, mujoco.mjtJoint.mjJNT_HINGE
         cart.add_joint(name="cart_x", type=slide, axis=[1, 0, 0], frictionloss=1.0)
@@ -136,6 +145,10 @@ class CartPushing:
         model.geom("cart_handle").rgba[:3] = hsv_to_rgb(rng.uniform(0.03, 0.09), 1.0, rng.uniform(0.85, 1.0))
         model.geom("cart_load").rgba[:3] = hsv_to_rgb(v["load_hue"], rng.uniform(0.1, 0.6), rng.uniform(0.4, 0.9))
         model.geom("line").rgba[:3] = hsv_to_rgb(rng.uniform(0.95, 1.02), rng.uniform(0.8, 1.0), rng.uniform(0.7, 1.0))
+        for i, (_, size) in enumerate(THINGS):
+            thing = model.geom(f"thing{i}")
+            thing.pos[:] = [rng.uniform(0.5, 4.5), rng.choice([-1, 1]) * rng.uniform(*ASIDE_M), size[2 - i]]
+            thing.rgba[:3] = hsv_to_rgb(rng.random(), rng.uniform(0.2, 0.9), rng.uniform(0.3, 0.9))
         mujoco.mj_setConst(model, plant.data)
         plant.reset(-v["distance_m"], v["lateral_m"], v["yaw_rad"])
 
