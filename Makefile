@@ -1,5 +1,5 @@
 # Each target works as the first command after git clone: it makes .venv first, then does its job.
-#   make setup   install everything into .venv          make demo    the whole chain, 16 minutes on two cores
+#   make setup   install everything into .venv          make demo    the whole chain, 18 minutes on two cores
 #   make test    the whole test suite                   make lint    ruff        make bench   benchmarks/*.py
 #   make train-legs   the legs from nothing: both stages and all scores, three hours on two cores
 
