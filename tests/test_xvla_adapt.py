@@ -135,7 +135,6 @@ def test_a_robot_is_added_in_each_mode_and_nothing_else_moves(datasets, tmp_path
         run(adapt(tmp_path / "no", datasets[1], action_mode="auto", **{**start, "mode": "prompts"}))
 
 
-@pytest.mark.slow
 def test_robots_of_one_action_space_start_with_equal_action_layers(datasets, tmp_path):
     run(adapt(tmp_path, *datasets, domains=("g1", "twin"), action_mode="whole_body", mode="prompts"))
     g1, twin = (load_model(tmp_path).domains[name] for name in ("g1", "twin"))
@@ -144,6 +143,7 @@ def test_robots_of_one_action_space_start_with_equal_action_layers(datasets, tmp
     assert not torch.equal(g1.prompt, twin.prompt)
 
 
+@pytest.mark.slow
 def test_success_in_closed_loop_is_measured(datasets, tmp_path):
     metrics = run(adapt(tmp_path / "run", datasets[0], steps=2, validate="cart-pushing", trials=1, hold_steps=0))
     assert metrics["validation/success_rate"] == 0.0  # it has learned nothing
