@@ -4,8 +4,8 @@
     python benchmarks/world_trials.py --robots g1 --tasks cart-pushing --policies operator --trials 10
 
 In: nothing. Out: OUT/results.json and a table: successes and subgoals of the scripted operator, of doing nothing, of
-random actions, of walking only and of reaching only, on test seeds over the trained variation. One stage for each;
-goes on where it was stopped, and repeats what new legs make stale.
+random actions, of walking only and of reaching only, on test seeds over the trained variation; the seeds on which the
+operator failed. One stage for each; goes on where it was stopped, and repeats what new legs make stale.
 """
 
 from __future__ import annotations
@@ -42,7 +42,11 @@ def main() -> None:
     rows = []
     for stage in stages:
         row = json.loads((root / stage.outputs[0]).read_text())["rows"][0]
-        rows.append({key: value for key, value in row.items() if key != "episodes"})
+        failed: dict[str, list[int]] = {}
+        for episode in row.pop("episodes"):
+            if row["policy"] == "operator" and not episode["success"]:
+                failed.setdefault(episode["failure"], []).append(episode["seed"])
+        rows.append({**row, "failed": failed})
         subgoals = "  ".join(f"{name} {count}" for name, count in row["subgoals"].items())
         print(f"{stage.title:<36} {row['successes']:>3}/{row['trials']}   falls {row['falls']}   {subgoals}")
     save_contract(root / "results.json", {"rows": rows})

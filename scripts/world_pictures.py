@@ -1,7 +1,8 @@
 """Draw docs/images/world_TASK.jpg from real runs: start, subgoals, success, head views, typical failures.
 
 In: tasks. Out: one picture a task, three rows: the scripted operator's first success on validation seeds, at its start
-and in the moment of each subgoal; the head camera's view of the same moments; how trials end that fail.
+and in the moment of each subgoal; the head camera's view of the same moments; how trials end that fail: the operator's
+on the test seeds that docs/results/world_trials.json names, then on unseen ranges, then those of half a body and of chance.
 
     .venv/bin/python scripts/world_pictures.py --tasks all --seeds 8
 """
@@ -9,6 +10,7 @@ and in the moment of each subgoal; the head camera's view of the same moments; h
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,14 +18,15 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from wbvla.data.progress import Progress
-from wbvla.evaluation.policies import Operator, RandomActions
+from wbvla.evaluation.policies import Operator, load_policy
 from wbvla.sim.env import TaskEnv
 from wbvla.sim.listing import choose_tasks
 from wbvla.sim.nice import NiceCamera
 from wbvla.sim.seeds import seeds_for
+from wbvla.sim.tasks import get_task
 
-IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
-TILE, CAPTION_PX, FAILURES = (240, 180), 16, 4
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+TILE, CAPTION_PX, FAILURES = (240, 180), 16, 7
 FOV_DEG = 32  # nearer than in videos
 Tile = tuple[str, np.ndarray]
 
@@ -31,9 +34,9 @@ Tile = tuple[str, np.ndarray]
 class Stage:
     """One task's world with its camera, played by anybody from a seed on."""
 
-    def __init__(self, task: str, unseen: bool = False) -> None:
-        axes = tuple(TaskEnv(task, image_size=0).task.axes) if unseen else ()
-        self.env = TaskEnv(task, image_size=0, unseen=axes)
+    def __init__(self, task: str, robot: str = "g1", unseen: bool = False) -> None:
+        axes = tuple(get_task(task).axes) if unseen else ()
+        self.env = TaskEnv(task, robot, image_size=0, unseen=axes)
         self.env.plant.render(TILE[1])  # before the camera changes the settings: head views are drawn fast
         self.env.plant.model.camera("side").fovy[:] = FOV_DEG
         self.camera = NiceCamera(self.env.plant, *TILE)
@@ -55,25 +58,20 @@ class Stage:
         return self.camera.picture(), self.env.plant.render(TILE[1])
 
 
-def operated(task: str, seed: int) -> Callable[[TaskEnv], np.ndarray]:
-    """Return the scripted operator's actions."""
-    operator = Operator(task, "g1")
-    operator.reset(seed)
-    return lambda env: operator.act(env.privileged()).to_vector()
-
-
-def at_random(seed: int) -> Callable[[TaskEnv], np.ndarray]:
-    """Return random actions."""
-    policy = RandomActions("g1")
-    policy.reset(seed)
-    return lambda env: policy.infer(None)["chunk"][0]
+def acting(policy: str, task: str, robot: str, seed: int) -> Callable[[TaskEnv], np.ndarray]:
+    """Return what a policy without learning does in an episode."""
+    who = load_policy(policy, task, robot)
+    who.reset(seed)
+    if isinstance(who, Operator):
+        return lambda env: who.act(env.privileged()).to_vector()
+    return lambda env: who.infer(None)["chunk"][0]
 
 
 def success(task: str, seeds: list[int]) -> tuple[list[Tile], list[Tile]]:
     """Return scenes and head views of the operator's first success. Raises ValueError without one."""
     stage = Stage(task)
     for seed in seeds:
-        moments = [(name, *stage.look()) for name in stage.play(seed, operated(task, seed))]
+        moments = [(name, *stage.look()) for name in stage.play(seed, acting("operator", task, "g1", seed))]
         if moments[-1][0] == "success":
             moments = moments[:-1]  # the last subgoal is the same moment
             return [(name, scene) for name, scene, _ in moments], [(f"head: {n}", head) for n, _, head in moments]
@@ -82,15 +80,18 @@ def success(task: str, seeds: list[int]) -> tuple[list[Tile], list[Tile]]:
 
 def failures(task: str, seeds: list[int]) -> list[Tile]:
     """Return the last moments of trials that failed: each way to fail once for each who tried."""
+    rows = json.loads((DOCS / "results" / "world_trials.json").read_text())["rows"]
+    known = {row["robot"]: sum(row["failed"].values(), []) for row in rows if row["failed"] and row["task"] == task}
+    tries = [("operator", robot, False, some) for robot, some in known.items()]
+    tries += [("operator", robot, True, seeds) for robot in ("g1", "x2")]
+    tries += [(policy, "g1", False, seeds[:1]) for policy in ("walk-only", "reach-only", "random")]
     found: dict[str, np.ndarray] = {}
-    tries = [("operator", False, seeds), ("operator, unseen ranges", True, seeds), ("random actions", False, seeds[:2])]
-    for who, unseen, some in tries:
-        stage = Stage(task, unseen)
+    for policy, robot, unseen, some in tries:
+        stage = Stage(task, robot, unseen)
         for seed in some:
-            act = at_random(seed) if who == "random actions" else operated(task, seed)
-            *_, end = stage.play(seed, act)
+            *_, end = stage.play(seed, acting(policy, task, robot, seed))
             if end != "success":
-                found.setdefault(f"{end}: {who}", stage.look()[0])
+                found.setdefault(f"{end}: {robot} {policy}{', unseen ranges' if unseen else ''}", stage.look()[0])
     return list(found.items())[:FAILURES]
 
 
@@ -116,7 +117,7 @@ def main() -> None:
     tasks, seeds = choose_tasks(cfg.tasks), seeds_for("validation", cfg.seeds)
     progress = Progress("world pictures", len(tasks), "tasks")
     for task in tasks:
-        path = IMAGES / f"world_{task}.jpg"
+        path = DOCS / "images" / f"world_{task}.jpg"
         montage([*success(task, seeds), failures(task, seeds)]).save(path, quality=75, optimize=True)
         progress.advance(1, f"{path.name} {path.stat().st_size // 1000} kB")
     progress.close()

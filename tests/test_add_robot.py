@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from wbvla.robots import get_robot
+from wbvla.sim.env import TaskEnv
 
 mujoco = pytest.importorskip("mujoco")
 
@@ -56,6 +57,8 @@ def test_a_package_of_its_own_brings_it(tmp_path, monkeypatch):
     assert get_robot("h1_2").name == "h1_2"
     with pytest.raises(ValueError, match="got 'h2', expected one of g1, x2, .*, h1_2"):
         get_robot("h2")
+    with pytest.raises(ValueError, match=r"no legs for robot 'h1_2'.*add_robot.md"):
+        TaskEnv(robot="h1_2")
     get_robot.cache_clear()
     (package / "entry_points.txt").write_text("[wbvla.robots]\nh1 = h1_2:H1_2\n")
     with pytest.raises(ValueError, match="from the entry point 'h1', expected a Robot of that name"):

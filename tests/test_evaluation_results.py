@@ -89,6 +89,19 @@ def test_rows_of_several_tasks_are_what_each_task_gives_alone(tmp_path):
     assert timeless == [{**e, "wall_s": 0} for e in report["rows"][-1]["episodes"]]
 
 
+@pytest.mark.parametrize(
+    "wrong, complaint",
+    [
+        ({"latency_s": 0.1}, "latency_s: operator acts at once"),
+        ({"checkpoint": "runs/vla"}, "checkpoint: operator takes none, random, blind, modular do"),
+        ({"video": "film.gif"}, "video: got 'film.gif', expected a name that ends in .mp4"),
+    ],
+)
+def test_what_the_operator_cannot_heed_is_refused(wrong, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        Evaluate("operator", **wrong)
+
+
 def test_axes_that_a_task_lacks_are_refused_before_any_trial():
     with pytest.raises(ValueError, match="vary: got box_kg, expected some of bag-packing's axes"):
         run(Evaluate(policy="zero", task="all", variation="unseen", vary=("box_kg",)))

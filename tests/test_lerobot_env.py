@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import pytest
 pytest.importorskip("lerobot")
 
 from vla_world import make_dataset
-from wbvla.data.frames import FrameCache, read_info
+from wbvla.data.frames import FACTS, FrameCache, read_info
 from wbvla.data.recorder import dataset_features
 from wbvla.lerobot.config_wbvla_sim import WbvlaSimConfig
 from wbvla.lerobot.environment import WbvlaEnvConfig
@@ -89,6 +90,7 @@ def test_wrong_environments_are_refused():
     for wrong, complaint in (
         ({"task": "cart"}, "task: got 'cart', expected all, or some of"),
         ({"fps": 60}, "action rate: got 60 Hz, expected 10 to 50"),
+        ({"unseen": ["box_kg"], "task": "all"}, "axes: got box_kg, expected some of distance_m"),
     ):
         with pytest.raises(ValueError, match=complaint):
             WbvlaEnvConfig(**wrong)
@@ -101,6 +103,12 @@ def test_the_recording_behind_a_policy_must_fit(tmp_path):
     WbvlaEnvConfig(image_size=32, dataset=dataset)._check_dataset()
     with pytest.raises(ValueError, match="shape"):
         WbvlaEnvConfig(image_size=64, dataset=dataset).create_envs(1)
+    camera = asdict(G1.camera)
+    (tmp_path / "small" / FACTS).write_text(json.dumps({"camera": {**camera, "tilt_rad": 1.0}}))
+    with pytest.raises(ValueError, match=r"camera.tilt_rad: got 1.0"):
+        WbvlaEnvConfig(image_size=32, dataset=dataset).create_envs(1)
+    (tmp_path / "small" / FACTS).write_text(json.dumps({"camera": camera}))
+    WbvlaEnvConfig(image_size=32, dataset=dataset)._check_dataset()
     info = read_info(dataset)
     info["features"]["action"]["names"][0] = "left_shoulder_roll"
     (tmp_path / "small" / "meta" / "info.json").write_text(json.dumps(info))

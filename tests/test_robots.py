@@ -170,6 +170,21 @@ def test_plant_has_no_external_help_and_motors_obey_their_limits(name):
     assert [model.joint(i).name for i in range(1, model.njnt)] == list(robot.joints)
 
 
+@pytest.mark.parametrize("name", ROBOTS)
+def test_no_limb_passes_through_another_or_the_trunk(name):
+    robot = get_robot(name)
+    model, rng, touching = robot.build(collisions="full").compile(), np.random.default_rng(0), set()
+    parts = {"hip": "leg", "knee": "leg", "ankle": "leg", "wrist": "hand", "torso": "trunk", "pelvis": "trunk"}
+    for _ in range(200):
+        data = _pose(robot, model, robot.joints, rng.uniform(*robot.range_rad.T))
+        for contact in data.contact:
+            links = sorted(model.body(int(model.geom_bodyid[geom])).name for geom in contact.geom)
+            touching.add(tuple(next((part for word, part in parts.items() if word in link), "") for link in links))
+    assert {frozenset(pair) for pair in touching} >= {
+        frozenset({"leg"}), frozenset({"hand", "leg"}), frozenset({"hand", "trunk"}), frozenset({"leg", "trunk"})
+    }  # fmt: skip
+
+
 def test_wrong_names_teach():
     with pytest.raises(ValueError, match="expected one of g1, x2, g1-gripper, x2-gripper"):
         get_robot("x9")

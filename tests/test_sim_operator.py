@@ -117,20 +117,24 @@ def test_flag_has_hysteresis():
     assert flag.update(0.04) == 0
 
 
-def test_operator_speaks_flags_with_dwell_and_smooth_arms():
-    rng = np.random.default_rng(1)
-    robot = get_robot("g1")
-    operator = get_operator(get_task("cart-pushing"), robot, rng)
-    state, actions = START, []
-    for _ in range(600):
+def wandering(rng, steps):
+    """States of a robot that is shoved about."""
+    state = START
+    for _ in range(steps):
         state = replace(
             state,
             t_s=state.t_s + PERIOD_S,
             pelvis_m=state.pelvis_m + [*rng.normal(0.0, 0.06, 2), 0.0],
             yaw_rad=float(state.yaw_rad + rng.normal(0, 0.15)),
         )
-        actions.append(operator.act(state).to_vector())
-    actions = np.array(actions)
+        yield state
+
+
+def test_operator_speaks_flags_with_dwell_and_smooth_arms():
+    rng = np.random.default_rng(1)
+    robot = get_robot("g1")
+    operator = get_operator(get_task("cart-pushing"), robot, rng)
+    actions = np.array([operator.act(state).to_vector() for state in wandering(rng, 600)])
     for flag in range(16, 19):
         assert_dwells(actions[:, flag].tolist())
     assert np.abs(np.diff(actions[:, :14], axis=0)).max() <= 1.5 * PERIOD_S + 1e-6
@@ -165,11 +169,11 @@ def test_both_hands_reach_with_their_fingers_ahead_and_thumbs_up(name):
     assert robot.palm_half_m[1] == min(robot.palm_half_m)
 
 
-def shipped():
+def shipped(robot="g1"):
     from wbvla.lmo.controller import shipped_controller
 
     try:
-        return shipped_controller("g1")
+        return shipped_controller(robot)
     except ValueError as error:
         pytest.skip(str(error))
 
@@ -193,10 +197,19 @@ def test_a_sloppy_operator_sees_late_trembles_and_first_goes_aside():
         times = np.arange(200) * PERIOD_S
         actions = np.array([sloppy.act(replace(START, t_s=t)).to_vector() for t in times])
         lags.add(round(float(times[-1] - straight.seen_s[-1]), 2))
-        assert 0.02 < actions[:, ARM].std() < 0.045
+        assert 0.02 < actions[81:, ARM].std() < 0.045
         aside.add(int(np.sign(actions[:80, FLAGS][:, 1].sum())))
         assert (actions[81:, FLAGS] == [1, 0, 0]).all(), "after four seconds at most it does its work"
     assert lags == {0.0, 0.05, 0.1, 0.15, 0.2} and aside == {-1, 1}
+
+
+def test_flags_of_a_sloppy_operator_dwell_where_the_detour_ends():
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        operator = get_operator(get_task("cart-pushing"), get_robot("g1"), rng, sloppiness=1.0)
+        flags = np.array([operator.act(state).to_vector()[FLAGS] for state in wandering(rng, 200)])
+        for flag in flags.T:
+            assert_dwells(flag.tolist())
 
 
 @pytest.mark.slow
@@ -230,14 +243,14 @@ def in_view(plant, points_m):
     return (back < 0) & (np.abs(right) < edge) & (np.abs(up) < edge)
 
 
-def demonstrate(task, seed, sloppiness=0.0):
+def demonstrate(task, seed, sloppiness=0.0, robot="g1"):
     """One episode of the operator on the shipped legs.
 
     Returns:
         verdict, actions as applied, deepest penetration in m, and (n, 4): subgoals reached by the end of each step,
         whether object or handle, left palm and right palm are in view.
     """
-    env = TaskEnv(task, image_size=0, controller=shipped())
+    env = TaskEnv(task, robot, image_size=0, controller=shipped(robot))
     operator = get_operator(env.task, env.robot, np.random.default_rng(0), sloppiness)
     env.reset(seed)
     operator.reset(np.random.default_rng(seed))
@@ -253,16 +266,18 @@ def demonstrate(task, seed, sloppiness=0.0):
     return env.info(), np.array(actions), deepest, np.array(views)
 
 
+@pytest.mark.parametrize("robot", ["g1", pytest.param("x2", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("task", TASKS)
-def test_operator_succeeds_on_its_shipped_legs_as_a_human_could(task):
-    runs = (demonstrate(task, seed) for seed in seeds_for("validation", 2))  # 95 of 100 succeed, not each
+def test_operator_succeeds_on_its_shipped_legs_as_a_human_could(task, robot):
+    # 95 of 100 succeed on the G1, 90 on the X2, not each
+    runs = (demonstrate(task, seed, robot=robot) for seed in seeds_for("validation", 2))
     info, actions, deepest, views = next(run for run in runs if run[0]["success"])
     assert all(info["subgoals"].values())
     assert deepest < 0.005
     approached, grasped = views[:, 0] >= 1, views[:, 0] >= 2
     handled = grasped & (views[:, 0] < len(info["subgoals"]) - 1)
     assert views[approached, 1].all(), "object or handle is seen from the approach on"
-    assert handled.any() and views[handled, 2:].all(), "hands are seen from the grasp until it is put down"
+    assert handled.any() and views[handled, 2:].mean() > 0.98, "hands are seen from the grasp until it is put down"
     for flag in range(16, 19):
         assert_dwells(actions[:, flag].tolist())
     assert np.abs(np.diff(actions[:, :14], axis=0)).max() <= 1.5 * PERIOD_S + 1e-6
@@ -271,8 +286,10 @@ def test_operator_succeeds_on_its_shipped_legs_as_a_human_could(task):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
-def test_operator_hardly_ever_fails(task):
-    assert sum(demonstrate(task, seed)[0]["success"] for seed in seeds_for("validation", 10, offset=1)) >= 8
+def test_operator_hardly_ever_fails_and_nothing_sinks_into_anything(task):
+    runs = [demonstrate(task, seed) for seed in seeds_for("validation", 10, offset=1)]
+    assert sum(info["success"] for info, *_ in runs) >= 8
+    assert max(deepest for _, _, deepest, _ in runs) < 0.005
 
 
 @pytest.mark.slow

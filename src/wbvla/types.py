@@ -185,6 +185,8 @@ def check_action_rate(action_hz: float) -> None:
 
 def check_pictures(names: tuple[str, ...]) -> None:
     """Raise ValueError unless these are different names of PICTURES."""
+    if isinstance(names, str):
+        raise ValueError(f"pictures: got the text {names!r}, expected several names, as in ({names!r},)")
     if not set(names) <= set(PICTURES) or len(set(names)) < len(names):
         raise ValueError(f"pictures: got {', '.join(names)}, expected different ones of {', '.join(PICTURES)}")
 

@@ -26,7 +26,6 @@ from wbvla.types import LocoCommand, Observation, Proprioception, check_pictures
 FPS = 20
 SLIP_S = (0.3, 0.8)  # how long the legs go another way than they are told
 SLIP_WAYS = [(aside, turn) for aside in (-1, 0, 1) for turn in (-1, 0, 1) if aside or turn]
-MAX_IMAGE_PX = 480  # what the simulator's frame buffer holds
 CAMERA_DELAY_S = (0.03, 0.07)
 CONTROL_DELAY_STEPS = 1
 
@@ -65,6 +64,8 @@ class CollectSim:
     json: str | None = None
 
     def __post_init__(self) -> None:
+        from wbvla.sim.plant import MAX_IMAGE_PX
+
         choose_tasks(self.task)
         check_pictures(self.pictures)
         for name, least in (("episodes", 1), ("workers", 1), ("image_size", 32), ("seed", 0)):

@@ -17,6 +17,7 @@ from wbvla.data.cache import cached, fingerprint
 from wbvla.data.progress import Progress
 from wbvla.data.video import decode_video, square, squash
 
+FACTS = "meta/wbvla.json"  # what LeRobot's files do not say: task, delays, camera, the robot's domain
 IMAGES = "observation.images."
 HEAD = IMAGES + "head"
 _LAYOUT = "frames v1"
@@ -53,6 +54,24 @@ def read_info(root: str | Path) -> dict:
     if wrong:
         raise ValueError(f"{path}: {', '.join(wrong)}: missing or of a wrong type; copy the dataset again")
     return info
+
+
+def read_facts(root: str | Path) -> dict:
+    """Read what our recorder or converter stored with a dataset beside LeRobot's files; {} for anybody else's.
+
+    Raises:
+        ValueError: the file is unreadable.
+    """
+    path = Path(root) / FACTS
+    try:
+        facts = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError):
+        facts = None
+    if not isinstance(facts, dict):
+        raise ValueError(f"{path}: unreadable; copy the dataset again")
+    return facts
 
 
 def read_tables(root: str | Path, folder: str, columns: list[str] | None = None):

@@ -19,13 +19,12 @@ import numpy as np
 
 from wbvla.contract import require_match, save_contract
 from wbvla.data.durable import sync
-from wbvla.data.frames import HEAD, IMAGES, read_info
+from wbvla.data.frames import FACTS, HEAD, IMAGES, read_info
 from wbvla.robots.base import Robot
 from wbvla.types import ACTION_DIM, Observation, action_names, state_names
 from wbvla.xvla.config import robot_facts
 
 STAGE = ".recording"
-PROVENANCE = "wbvla.json"
 _OWN = {"data", "videos", "meta", STAGE, ".cache"}
 
 
@@ -68,7 +67,7 @@ def saved_episodes(root: str | Path, provenance: dict) -> list[dict]:
     root = Path(root)
     if not (root / "meta" / "info.json").is_file():
         return []
-    total, path = read_info(root)["total_episodes"], root / "meta" / PROVENANCE
+    total, path = read_info(root)["total_episodes"], root / FACTS
     try:
         old = json.loads(path.read_text())
         episodes = old.pop("episodes")[:total]  # a killed publication may have left one too many
@@ -302,7 +301,7 @@ class EpisodeRecorder:
         meta += [self.stage / "meta" / "tasks.parquet", self.stage / "meta" / "stats.json"]
         for path in meta:
             _copy(path, self.root / path.relative_to(self.stage))
-        save_contract(self.root / "meta" / PROVENANCE, {**self.provenance, "episodes": self.episodes})
+        save_contract(self.root / FACTS, {**self.provenance, "episodes": self.episodes})
         _copy(self.stage / "meta" / "info.json", self.root / "meta" / "info.json")
 
 

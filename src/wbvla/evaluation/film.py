@@ -12,15 +12,22 @@ TICKS_PER_FRAME = 4
 FPS = 12.5
 
 
+def check_name(path: str | None) -> None:
+    """Raise ValueError unless this is the name of an mp4, or none."""
+    if path is not None and Path(path).suffix != ".mp4":
+        raise ValueError(f"video: got {path!r}, expected a name that ends in .mp4")
+
+
 class Film:
-    """Writes one mp4; call it after every 20 ms tick, then `close`."""
+    """Writes one mp4; call it after every 20 ms tick, then `close`. Until then it is FILE.part."""
 
     def __init__(self, path: str | Path) -> None:
         import av
 
         self._path = Path(path)
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._container = av.open(str(self._path), "w", format="mp4", options={"movflags": "faststart"})
+        self._part = self._path.with_name(self._path.name + ".part")
+        self._container = av.open(str(self._part), "w", format="mp4", options={"movflags": "faststart"})
         self._stream = None
         self._ticks = 0
 
@@ -48,3 +55,4 @@ class Film:
         if self._stream is not None:
             self._container.mux(self._stream.encode(None))
         self._container.close()
+        self._part.replace(self._path)

@@ -20,7 +20,9 @@ from wbvla.types import ACTION_DIM, FLAGS, ArmTarget, LocoCommand, Observation, 
 CHUNK_FPS = 20
 CHUNK_STEPS = 20
 
-NAMED = ("operator", "zero", "walk-only", "reach-only", "random", "replay", "blind", "modular")
+OPERATORS = ("operator", "walk-only", "reach-only")
+FROM_CHECKPOINT = ("random", "blind", "modular")
+NAMED = (*OPERATORS, *FROM_CHECKPOINT, "zero", "replay")
 LABELS = {
     "operator": "scripted operator (sees the simulator's state)",
     "vla": "VLA",
@@ -264,9 +266,8 @@ def load_policy(
     """
     if policy in NAMED and checkpoint is None:
         refuse_xvla_flags(policy, steps, device)
-    operators = {"operator": Operator, "walk-only": WalkOnly, "reach-only": ReachOnly}
-    if policy in operators:
-        return operators[policy](task, robot)
+    if policy in OPERATORS:
+        return dict(zip(OPERATORS, (Operator, WalkOnly, ReachOnly)))[policy](task, robot)
     if policy == "zero":
         return Zero(robot)
     if policy == "replay":
@@ -277,7 +278,7 @@ def load_policy(
         return RandomActions(robot)
     if policy in ("blind", "modular") and checkpoint is None:
         raise ValueError(f"policy {policy} needs a VLA to start from: add --checkpoint DIR")
-    if policy not in ("blind", "random", "modular"):
+    if policy not in FROM_CHECKPOINT:
         if not Path(policy).is_dir():
             folders = "a folder of `wbvla vla finetune` or `wbvla xvla adapt`"
             raise ValueError(f"policy: got {policy!r}, expected {', '.join(NAMED)} or {folders}")

@@ -44,7 +44,7 @@ class Evaluate:
         steps: denoising steps of an X-VLA; 5 if not given.
         device: where an X-VLA computes: cpu or cuda.
         variation: trained or unseen: from which ranges the task's axes are drawn; see `wbvla tasks`.
-        vary: the axes that are unseen, the others stay trained; all of them if none is named.
+        vary: the axes that are unseen, with spaces between, the others stay trained; all of them if none is named.
     """
 
     policy: str
@@ -66,7 +66,11 @@ class Evaluate:
     vary: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        from wbvla.evaluation.film import check_name
+        from wbvla.evaluation.policies import FROM_CHECKPOINT, NAMED, OPERATORS
+
         choose_tasks(self.task)
+        check_name(self.video)
         for name, least in (("trials", 1), ("workers", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected at least {least}")
@@ -74,6 +78,10 @@ class Evaluate:
             raise ValueError(f"steps: got {self.steps}, expected at least 1")
         if self.latency_s is not None and not 0.0 <= self.latency_s <= 10.0:
             raise ValueError(f"latency_s: got {self.latency_s}, expected seconds between 0 and 10")
+        if self.latency_s is not None and self.policy in OPERATORS:
+            raise ValueError(f"latency_s: {self.policy} acts at once, as in recording; leave --latency-s out")
+        if self.checkpoint is not None and self.policy in NAMED and self.policy not in FROM_CHECKPOINT:
+            raise ValueError(f"checkpoint: {self.policy} takes none, {', '.join(FROM_CHECKPOINT)} do")
         if self.realtime and (self.latency_s is not None or self.video is not None):
             raise ValueError("realtime: takes no --latency-s (it is what it is) and no --video (`wbvla run` has one)")
         if self.realtime and (self.steps is not None or self.device != "cpu"):

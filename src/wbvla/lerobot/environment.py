@@ -6,7 +6,7 @@ Pictures and states have the names, shapes and order of our recordings, so a pol
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 
 import gymnasium
@@ -15,9 +15,11 @@ from lerobot.envs.configs import EnvConfig
 from lerobot.utils.constants import ACTION, OBS_STATE
 
 from wbvla.contract import require_match
-from wbvla.data.frames import HEAD, IMAGES, read_info
+from wbvla.data.frames import HEAD, IMAGES, read_facts, read_info
 from wbvla.robots import get_robot
 from wbvla.sim.listing import choose_tasks
+from wbvla.sim.tasks import get_task
+from wbvla.sim.tasks.base import check_axes
 from wbvla.types import ACTION_DIM, check_action_rate, state_names
 
 
@@ -47,7 +49,8 @@ class WbvlaEnvConfig(EnvConfig):
     dataset: str | None = None
 
     def __post_init__(self) -> None:
-        choose_tasks(self.task or "")
+        for task in choose_tasks(self.task or ""):
+            check_axes(self.unseen, get_task(task).axes)
         check_action_rate(self.fps)
         self.pictures = tuple(self.pictures)
         if not set(self.pictures) <= {"left_wrist", "right_wrist"}:  # LeRobot's environments give colour pictures only
@@ -91,11 +94,14 @@ class WbvlaEnvConfig(EnvConfig):
         }
 
     def _check_dataset(self) -> None:
-        """Hold the recording's rate, picture and names of state and action against ours."""
+        """Hold the recording's rate, picture, camera and names of state and action against ours."""
         from wbvla.data.recorder import dataset_features
 
         info, wanted = read_info(self.dataset), dataset_features(get_robot(self.robot), self.image_size, self.pictures)
         keys = (ACTION, OBS_STATE, HEAD, *(IMAGES + name for name in self.pictures))
         found = {k: {f: v.get(f) for f in wanted[k]} for k, v in info["features"].items() if k in keys}
         ours = {"fps": self.fps, **{key: wanted[key] for key in keys}}
-        require_match(ours, {"fps": info["fps"], **found}, f"{self.dataset}: recording")
+        found["fps"], camera = info["fps"], read_facts(self.dataset).get("camera")
+        if camera is not None:  # one of ours says how its head camera was mounted
+            ours["camera"], found["camera"] = asdict(get_robot(self.robot).camera), camera
+        require_match(ours, found, f"{self.dataset}: recording")

@@ -15,6 +15,7 @@ from wbvla.lmo.arrays import clip
 from wbvla.lmo.command import CommandShaper, ShapingConfig, feedforward, is_disturbed
 from wbvla.lmo.observation import History, actor_observation, layout
 from wbvla.lmo.odometry import LegKinematics, Odometry, OdometryConfig, base_velocity, pelvis_height
+from wbvla.recipes.lmo import RECIPES
 from wbvla.robots import get_robot
 from wbvla.types import LocoCommand, Proprioception, VelocityCommand
 
@@ -28,6 +29,8 @@ def weights_folder(robot: str) -> Path:
     folder = Path(own) if own else Path(__file__).parent / "weights" / robot
     if not (folder / "policy.onnx").is_file():
         train = f"train them with `wbvla lmo train --robot {robot} --recipe lmo_{robot}`"
+        if f"lmo_{robot}" not in RECIPES:
+            train = "train some as docs/add_robot.md says; tasks, evaluation and recording need them"
         fix = "WBVLA_LEGS names that folder" if own else train
         raise ValueError(f"no legs for robot {robot!r} in {folder}: expected policy.onnx; {fix}")
     return folder

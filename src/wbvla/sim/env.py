@@ -15,8 +15,9 @@ import numpy as np
 
 from wbvla.robots import get_robot
 from wbvla.sim.body import WholeBodySim
-from wbvla.sim.plant import TICK_S, Plant
+from wbvla.sim.plant import MAX_IMAGE_PX, TICK_S, Plant
 from wbvla.sim.tasks import get_task
+from wbvla.sim.tasks.base import check_axes
 from wbvla.types import Observation, WholeBodyAction, check_action_rate, check_pictures
 
 SETTLE_TICKS = 26  # 0.52 s of standing before the first observation
@@ -37,7 +38,7 @@ class TaskEnv:
         action_hz: actions a second, 10 to 50.
 
     Raises:
-        ValueError: an action rate out of these bounds, or an unknown name.
+        ValueError: an action rate out of these bounds, too large a picture, or an unknown name.
     """
 
     def __init__(
@@ -54,11 +55,14 @@ class TaskEnv:
     ) -> None:
         check_pictures(pictures)
         check_action_rate(action_hz)
+        if not 0 <= image_size <= MAX_IMAGE_PX:
+            raise ValueError(f"image_size: got {image_size}, expected at most {MAX_IMAGE_PX} pixels")
         if controller is None:
             from wbvla.lmo.controller import shipped_controller
 
             controller = shipped_controller(robot)
         self.task, self.robot, self.image_size = get_task(task), get_robot(robot), image_size
+        check_axes(unseen, self.task.axes)
         self.plant = Plant(self.robot, self.task)
         self.body = WholeBodySim(self.plant, controller, control_delay_steps)
         self._camera_delay_s, self._unseen, self.pictures = camera_delay_s, unseen, pictures

@@ -44,9 +44,9 @@ class WbvlaEnv(gymnasium.Env):
         )
 
     def reset(self, *, seed: int | None = None, options: dict | None = None):
-        """Start the episode of a seed; without one the next is drawn from the environment's generator."""
+        """Start the episode of a seed; without one a training episode is drawn from the environment's generator."""
         super().reset(seed=seed)
-        episode = seed if seed is not None else int(self.np_random.integers(100_000))
+        episode = seed if seed is not None else int(self.np_random.integers(len(SPLITS["train"])))
         observation = self.inner.reset(episode)
         return self._pack(observation), {"seed": episode, "task": observation.task}
 

@@ -21,6 +21,7 @@ TIMESTEP_S = 0.002
 STEPS_PER_TICK = 10
 TICK_S = TIMESTEP_S * STEPS_PER_TICK
 
+MAX_IMAGE_PX = 480  # height of the frame buffer
 WRIST_NEAREST_M = 0.01
 # Intel's D435i: the depth lens sees 87 x 58 degrees, and nothing nearer than this.
 DEPTH_HALF_WIDTH, DEPTH_HALF_HEIGHT, DEPTH_NEAREST_M = np.tan(np.radians(87.0 / 2)), np.tan(np.radians(58.0 / 2)), 0.28
@@ -38,7 +39,7 @@ class Plant:
         visual.quality.offsamples = 0
         visual.quality.shadowsize = 0
         visual.quality.numslices, visual.quality.numstacks = 12, 6  # of what is round: a third less time a picture
-        visual.global_.offwidth, visual.global_.offheight = 640, 480
+        visual.global_.offwidth, visual.global_.offheight = 640, MAX_IMAGE_PX
         self.robot = robot
         self.model = spec.compile()
         self.data = mujoco.MjData(self.model)

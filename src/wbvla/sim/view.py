@@ -13,7 +13,8 @@ from typing import Literal
 
 import tyro
 
-from wbvla.sim.listing import choose_tasks
+from wbvla.evaluation.film import check_name
+from wbvla.sim.tasks import get_task
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,10 @@ class ViewTask:
     rendering: Literal["nice", "fast"] = "nice"
 
     def __post_init__(self) -> None:
-        if len(choose_tasks(self.task)) > 1:
-            raise ValueError(f"task: got {self.task!r}, expected one task")
+        get_task(self.task)
+        check_name(self.video)
+        if self.seed < 0:
+            raise ValueError(f"seed: got {self.seed}, expected at least 0")
 
 
 def run(cfg: ViewTask) -> None:
@@ -56,7 +59,6 @@ def film(cfg: ViewTask) -> None:
     from wbvla.evaluation.policies import Operator
     from wbvla.evaluation.rollout import TICK_S, rollout
     from wbvla.sim.nice import NiceCamera
-    from wbvla.sim.tasks import get_task
 
     camera: NiceCamera | None = None
     limit_s = round(get_task(cfg.task).time_limit_s)

@@ -5,14 +5,13 @@ Labels are matched to frames by fingerprint, so that codes of other frames, anot
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wbvla.data.frames import FrameCache, read_info
+from wbvla.data.frames import FrameCache, read_facts, read_info
 from wbvla.robots.base import Robot
 from wbvla.types import action_names, state_names
 
@@ -133,8 +132,5 @@ def check_dataset(root: str | Path, robot: Robot) -> dict[str, Any]:
                 f"{root}: {key}: got {shown}, expected the {len(names)} of robot {robot.name!r} ({names[0]}, ...); "
                 "record with wbvla collect or choose another --robot"
             )
-    try:
-        provenance = json.loads((Path(root) / "meta" / "wbvla.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return {name: provenance[name] for name in ("camera_delay_s", "control_delay_steps") if name in provenance}
+    facts = read_facts(root)
+    return {name: facts[name] for name in ("camera_delay_s", "control_delay_steps") if name in facts}

@@ -7,7 +7,6 @@ the rest returns to its place. Pictures and sentences are copied.
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,10 +182,6 @@ def _write(root: str, out: Path, added: Columns, removed: list[str]) -> None:
 def _store_domain(root: Path, out: Path, facts: dict[str, Any], to: str) -> None:
     """Carry the recording's own facts over, with the new domain."""
     from wbvla.contract import save_contract
-    from wbvla.xvla.sources import DOMAIN_FILE
+    from wbvla.data.frames import FACTS, read_facts
 
-    try:
-        old = json.loads((root / DOMAIN_FILE).read_text())
-    except FileNotFoundError:
-        old = {}
-    save_contract(out / DOMAIN_FILE, {**old, "domain": facts, "converted": to})
+    save_contract(out / FACTS, {**read_facts(root), "domain": facts, "converted": to})

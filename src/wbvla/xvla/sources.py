@@ -6,7 +6,6 @@ whoever trains; it is never guessed, and two answers that differ are an error.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from wbvla.data.frames import FrameCache, read_info
+from wbvla.data.frames import FACTS, FrameCache, read_facts, read_info
 from wbvla.vla.loop import Order
 from wbvla.vla.sources import Demonstrations
 from wbvla.xvla.batches import arrange_views, mix
 from wbvla.xvla.config import Domain, Source, new_id
 
 IMAGES, STATE, ACTION = "observation.images.", "observation.state", "action"
-DOMAIN_FILE = "meta/wbvla.json"
 
 
 def stored_domain(root: str | Path) -> dict[str, Any]:
@@ -30,16 +28,11 @@ def stored_domain(root: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: the file is unreadable, or says something else than a domain.
     """
-    path = Path(root) / DOMAIN_FILE
-    try:
-        facts = json.loads(path.read_text()).get("domain", {})
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, AttributeError):
-        raise ValueError(f"{path}: unreadable; copy the dataset again") from None
+    facts = read_facts(root).get("domain", {})
     kinds = {"name": str, "id": int, "action": str, "masked_actions": list}
     if facts and (not isinstance(facts, dict) or any(not isinstance(facts.get(k), t) for k, t in kinds.items())):
-        raise ValueError(f"{path}: domain: got {facts!r}, expected {', '.join(kinds)}; record or convert it again")
+        wanted = f"expected {', '.join(kinds)}; record or convert it again"
+        raise ValueError(f"{Path(root) / FACTS}: domain: got {facts!r}, {wanted}")
     return facts
 
 

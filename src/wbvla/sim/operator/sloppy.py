@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from wbvla.robots.base import Robot
-from wbvla.sim.operator.motion import PERIOD_S, Walker
+from wbvla.sim.operator.motion import DWELL_S, PERIOD_S, Walker
 from wbvla.types import ArmTarget, LocoCommand, WholeBodyAction
 
 DELAY_S = 0.2  # most that it sees late
 TREMOR_RAD, TREMOR_S = 0.03, 0.4  # standard deviation and time constant of what is added to the arms' targets
 DETOUR_M, DETOUR_S = 0.4, 4.0  # most that it first goes aside, and for how long at most
 DETOUR_AHEAD_M, NEAR_M, NEAR_RAD = 0.3, 0.15, 0.3
+STOP_S = 2 * DWELL_S  # to let go of a flag that has just been raised, and for the legs to be told so
 
 
 class SloppyOperator:
@@ -40,6 +41,8 @@ class SloppyOperator:
         self._rng = rng
         self._seen: deque[Any] = deque(maxlen=1 + round(self._share * rng.uniform(0.0, DELAY_S) / PERIOD_S))
         self._tremor = np.zeros(len(self._robot.arm_joints))
+        n = self._robot.n_lmo
+        self._rest = ArmTarget(self._robot.array("default")[n : n + len(self._tremor)])
         self._aside_m = self._share * DETOUR_M * rng.uniform(0.5, 1.0) * rng.choice((-1.0, 1.0))
         self._walker, self._place, self._left_s = Walker(self._robot.name), None, DETOUR_S
 
@@ -47,17 +50,15 @@ class SloppyOperator:
         """Return the action for the next 50 ms; call at 20 Hz."""
         self._seen.append(state)
         state = self._seen[0]
-        action = self._operator.act(state)
+        action = self._detour(state) if self._left_s > 0.0 else self._operator.act(state)
         keep = np.exp(-PERIOD_S / TREMOR_S)
         kick = np.sqrt(1.0 - keep**2) * self._rng.standard_normal(self._tremor.shape)
         self._tremor = keep * self._tremor + kick
         arms = ArmTarget(action.arms.positions_rad + self._share * TREMOR_RAD * self._tremor, action.arms.grippers)
-        return WholeBodyAction(arms, self._detour(state, action.loco))
+        return WholeBodyAction(arms, action.loco)
 
-    def _detour(self, state: Any, straight: LocoCommand) -> LocoCommand:
-        """Return the way to the place aside, and the operator's own once it is there."""
-        if self._left_s <= 0.0:
-            return straight
+    def _detour(self, state: Any) -> WholeBodyAction:
+        """Walk to a place aside, arms at rest, and stand before the operator begins."""
         self._left_s -= PERIOD_S
         self._walker.see(state)
         if self._place is None:
@@ -68,7 +69,7 @@ class SloppyOperator:
                 y + s * DETOUR_AHEAD_M + c * self._aside_m,
                 heading,
             )
-        flags = self._walker.flags(*self._place)
+        flags = self._walker.flags(*(self._place if self._left_s > STOP_S else self._walker.pose))
         if self._walker.at(*self._place, NEAR_M, NEAR_RAD):
             self._left_s = 0.0
-        return LocoCommand(*flags, straight.height_m)
+        return WholeBodyAction(self._rest, LocoCommand(*flags, self._robot.nominal_height_m))

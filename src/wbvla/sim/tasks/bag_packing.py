@@ -40,7 +40,7 @@ INNER_HALF_M, WALL_HALF_M = (0.15, 0.20, 0.07), 0.005  # the carton's inside, an
 AXES = {
     **START_AXES,
     "table_m": Axis((0.48, 0.58), ((0.45, 0.48), (0.58, 0.64))),
-    # A carton on the floor needs legs that squat below 0.55 m with the knees out of its way.
+    # A carton on the floor needs legs that squat below 0.45 m with the knees out of its way.
     "carton_m": Axis((0.46, 0.52), ((0.44, 0.46), (0.52, 0.58))),  # height of its floor
     "carton_aside_m": Axis((0.75, 0.95), ((0.68, 0.75), (0.95, 1.10))),  # its middle, right of the table's
     "bag_length_m": Axis((0.13, 0.16), ((0.11, 0.13), (0.16, 0.18))),

@@ -6,6 +6,7 @@ World geoms carry contact bit 1; static ones meet the robot (2), movable objects
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -56,11 +57,17 @@ def draw(axes: dict[str, Axis], rng: np.random.Generator, unseen: tuple[str, ...
     Each axis takes one random number, whatever its range, so the rest of an episode does not depend on the choice.
     Raises ValueError on an unknown axis.
     """
-    for name in (*unseen, *fixed):
-        if name not in axes:
-            raise ValueError(f"axis: got {name!r}, expected some of {', '.join(axes)}")
+    check_axes([*unseen, *fixed], axes)
     values = {name: axis.at(rng.random(), name in unseen) for name, axis in axes.items()}
     return values | fixed
+
+
+def check_axes(names: Iterable[str], axes: dict[str, Axis]) -> None:
+    """Raise ValueError unless all of these are axes of a task."""
+    if isinstance(names, str):
+        raise ValueError(f"axes: got the text {names!r}, expected several names, as in ({names!r},)")
+    if unknown := sorted(set(names) - set(axes)):
+        raise ValueError(f"axes: got {', '.join(unknown)}, expected some of {', '.join(axes)}")
 
 
 class Rules(Protocol):

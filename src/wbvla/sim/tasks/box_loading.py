@@ -39,7 +39,7 @@ FARTHER_M = 0.05  # the cart is moved away by, again and again, while the robot 
 
 AXES = {
     **START_AXES,
-    # The paper's 60/45/25 cm need legs that squat below 0.55 m and a trunk that leans; so far 60 to 52.
+    # The paper's 60/45/25 cm need legs that squat below 0.45 m, or a trunk that leans; so far 60 to 52.
     "table_m": Axis((0.52, 0.60), ((0.48, 0.52), (0.60, 0.65))),
     "cart_m": Axis((0.48, 0.58), ((0.45, 0.48), (0.58, 0.64))),  # height of the deck
     "cart_away_m": Axis(
