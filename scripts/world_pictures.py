@@ -2,7 +2,7 @@
 
 In: tasks. Out: one picture a task, three rows: the scripted operator's first success on validation seeds, at its start
 and in the moment of each subgoal; the head camera's view of the same moments; how trials end that fail: the operator's
-on the test seeds that docs/results/world_trials.json names, then on unseen ranges, then those of half a body and of chance.
+on the test seeds that docs/results/world_trials.json names, then on unseen ranges, then half a body's and chance's.
 
     .venv/bin/python scripts/world_pictures.py --tasks all --seeds 8
 """
@@ -81,8 +81,8 @@ def success(task: str, seeds: list[int]) -> tuple[list[Tile], list[Tile]]:
 def failures(task: str, seeds: list[int]) -> list[Tile]:
     """Return the last moments of trials that failed: each way to fail once for each who tried."""
     rows = json.loads((DOCS / "results" / "world_trials.json").read_text())["rows"]
-    known = {row["robot"]: sum(row["failed"].values(), []) for row in rows if row["failed"] and row["task"] == task}
-    tries = [("operator", robot, False, some) for robot, some in known.items()]
+    failed = [row for row in rows if row["failed"] and row["task"] == task]
+    tries = [("operator", row["robot"], False, some) for row in failed for some in row["failed"].values()]
     tries += [("operator", robot, True, seeds) for robot in ("g1", "x2")]
     tries += [(policy, "g1", False, seeds[:1]) for policy in ("walk-only", "reach-only", "random")]
     found: dict[str, np.ndarray] = {}

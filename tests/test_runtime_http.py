@@ -152,6 +152,7 @@ def test_both_dialects_and_every_way_to_write_an_array_mean_the_same(policy):
         for payload in (
             named,
             xvla_payload(image0=json_numpy.dumps(png), seed=7),
+            xvla_payload(image0=png.tolist(), seed=7),
             xvla_payload(image0=json.dumps(picture(0).tolist()), proprio=json_numpy.dumps(state.tolist()), seed=7),
             json.loads(encode_query(by_hand)),
         ):

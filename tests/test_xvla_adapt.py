@@ -73,6 +73,9 @@ def interrupt_at(step: int):
 @pytest.mark.parametrize("mode", ["joint", "lora"])
 def test_interrupted_equals_straight_bit_for_bit(mode, datasets, tmp_path):
     mixed = {"domains": ("g1", "arm"), "weights": (3.0, 1.0), "hold_out": 0.4, "action_mode": "auto", "mode": mode}
+    if mode == "lora":
+        run(adapt(tmp_path / "first", datasets[0], action_mode="auto"))
+        mixed["init"] = str(tmp_path / "first")
     straight = adapt(tmp_path / "straight", *datasets, **mixed)
     metrics = run(straight)
     assert metrics.keys() > LOGGED | {"held_out_loss/g1", "held_out_loss/arm"}
@@ -136,7 +139,7 @@ def test_a_robot_is_added_in_each_mode_and_nothing_else_moves(datasets, tmp_path
 
 
 def test_robots_of_one_action_space_start_with_equal_action_layers(datasets, tmp_path):
-    run(adapt(tmp_path, *datasets, domains=("g1", "twin"), action_mode="whole_body", mode="prompts"))
+    run(adapt(tmp_path, *datasets, domains=("g1", "twin"), action_mode="whole_body", heads_scale=0.0))
     g1, twin = (load_model(tmp_path).domains[name] for name in ("g1", "twin"))
     for layer in ("encoder", "decoder"):
         assert torch.equal(getattr(g1, layer).weight, getattr(twin, layer).weight)
@@ -238,6 +241,10 @@ def test_a_missing_or_wrong_domain_is_an_error_and_never_robot_0(datasets):
         ({"batch": 0}, "batch: got 0"),
         ({"accumulate": 4}, "accumulate: got 4 parts of a batch of 6 for 1 processes, expected a divisor"),
         ({"hold_out": 1.0}, "hold_out: got 1.0"),
+        ({"hold_steps": -1}, "hold and warm-up: got -1 and"),
+        ({"measure_every": -1}, "measure_every: got -1"),
+        ({"mode": "prompts"}, "mode: got 'prompts' for a new model"),
+        ({"like": "g1"}, "like: got 'g1' for a new model"),
         ({"action_mode": "ee6d", "domains": ("arm",), "datasets": "two"}, "state"),
     ],
 )
@@ -253,6 +260,12 @@ def test_user_mistakes_are_one_line(datasets, tmp_path, change, message):
 
 def test_success_that_cannot_be_measured_is_refused_before_the_training(datasets, tmp_path):
     cfg = adapt(tmp_path / "out", datasets[1], action_mode="auto", validate="cart-pushing")
+    for wrong, complaint in (
+        ({"validate": "cart-pushin"}, "task: got 'cart-pushin', expected one of"),
+        ({"action_mode": "whole_body", "trials": 0}, "trials: got 0, expected at least 1"),
+    ):
+        with pytest.raises(ValueError, match=complaint):
+            run(replace(cfg, **wrong))
     with pytest.raises(ValueError, match="domain 'g1': action space: got 'auto', expected 'whole_body'"):
         run(cfg)
     assert not (tmp_path / "out").exists()
@@ -293,7 +306,7 @@ def test_the_trunk_of_a_pretrained_vla_becomes_the_encoder(datasets, tmp_path):
     vla = WholeBodyVla(VlaConfig(image_size=64, width=32, heads=2))
     (tmp_path / "vla").mkdir()
     save_model(tmp_path / "vla", vla, vla_contract(vla, "pretrain", "g1", 20.0, ["push"], {}, {}))
-    short = {"mode": "warmup", "steps": 2, "hold_steps": 0, "attention": "bidirectional", "objective": "velocity"}
+    short = {"freeze": ("trunk",), "steps": 2, "hold_steps": 0, "attention": "bidirectional", "objective": "velocity"}
     run(adapt(tmp_path / "run", datasets[0], trunk=str(tmp_path / "vla"), **short))
     model = load_model(tmp_path / "run")
     assert (model.config.attention, model.config.objective) == ("bidirectional", "velocity")
@@ -310,7 +323,8 @@ def test_florences_weights_become_the_encoder(datasets, tmp_path, monkeypatch):
     shape = with_words({"g1": HUMANOID}).florence
     florence = Florence2ForConditionalGeneration(Florence2Config(**copy.deepcopy(shape)))
     florence.save_pretrained(tmp_path / "florence")
-    run(adapt(tmp_path / "run", datasets[0], trunk=str(tmp_path / "florence"), mode="warmup", steps=2, hold_steps=0))
+    short = {"freeze": ("vision", "projector", "language"), "steps": 2, "hold_steps": 0}
+    run(adapt(tmp_path / "run", datasets[0], trunk=str(tmp_path / "florence"), **short))
     model, theirs = load_model(tmp_path / "run"), florence.model
     assert same(dict(model.vlm.language.state_dict()), dict(theirs.language_model.encoder.state_dict()))
     assert same(dict(model.vlm.projector.state_dict()), dict(theirs.multi_modal_projector.state_dict()))

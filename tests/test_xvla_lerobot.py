@@ -150,7 +150,9 @@ def test_what_does_not_fit_is_refused(tmp_path):
         (features(20), {"action_mode": "whole_body", "masked_actions": [17]}, "masked_actions: got .17., expected arm"),
         (features(action=29), {"action_mode": "ee6d"}, "got 29 entries, expected 20 for 'ee6d'"),
         (features(), {"domain": None}, "domain: the dataset names no robot type"),
-        (features(), {"mode": "phase1"}, "mode: got 'phase1'"),
+        (features(), {"mode": "phase1"}, "mode: got 'phase1', expected one of"),
+        (features(), {"mode": "lora"}, "mode: got 'lora' for a new model"),
+        (features(), {"like": "g1"}, "like: got 'g1' for a new model"),
         (features(), {"recipe": "huge"}, "recipe: got 'huge', expected one of tiny, tiny_trunk, released"),
         (features(), {"n_action_steps": 99}, "n_action_steps: got 99, expected at most 20"),
         (features(), {"dtype": "float8"}, "dtype: got 'float8'"),
@@ -160,6 +162,12 @@ def test_what_does_not_fit_is_refused(tmp_path):
     policy = make(None, **start)
     with pytest.raises(ValueError, match="unknown camera head"):
         policy.predict_action_chunk({**batch_of(), "observation.images.head": torch.zeros(2, 3, 48, 64)})
+    whole = {"observation.images.front": torch.zeros(2, 3, 48, 64, dtype=torch.uint8)}
+    for wrong, message in ((whole, "front: got whole numbers"), ({"task": ["push"]}, "task: got 1, expected one for")):
+        with pytest.raises(ValueError, match=message):
+            policy.predict_action_chunk({**batch_of(), **wrong})
+    with pytest.raises(ValueError, match=r"observation.state: missing, expected \d+ numbers"):
+        policy.predict_action_chunk({k: v for k, v in batch_of().items() if k != "observation.state"})
     for name, message in (
         ("no/such-tokenizer", "'no/such-tokenizer' is not on this machine"),
         ("words", "'words' has 1024 tokens and padding 0, the model 64 and 1"),

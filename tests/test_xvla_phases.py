@@ -161,6 +161,12 @@ def test_a_pack_carries_a_robot_to_another_model(model, tmp_path):
     wanted = model.sample(batch, 2, noise)
     export_pack(tmp_path / "arms.safetensors", model, 31)
     save_model(tmp_path / "model", model)
+    for other in ("model", "model/model.safetensors"):
+        before = (tmp_path / "model/model.safetensors").read_bytes()
+        with pytest.raises(ValueError, match="not a prompt pack"):
+            export_pack(tmp_path / other, model, 31)
+        assert (tmp_path / "model/model.safetensors").read_bytes() == before
+    export_pack(tmp_path / "arms.safetensors", model, 31)  # over an older one
     # swapped in the same trunk: the robot changes and comes back
     with torch.no_grad():
         model.domains["arms"].prompt.normal_()

@@ -41,7 +41,7 @@ class XvlaWbConfig(PreTrainedConfig):
     Attributes:
         domain: name of the robot in the checkpoint's table; None = the dataset's robot type. A new name adds a robot
             with this dataset's numbers.
-        domain_id: number of a new robot; None = the published one of its name, else the next free one from 30 on.
+        domain_id: number of a new robot; None = the published one of its name, else the next free one from 34 on.
         like: robot whose soft prompt, and with the same action space also action layers, a new one starts from.
         action_mode: action space of a new robot, see wbvla.xvla.actions; None = what the dataset says, else auto.
         masked_actions: entries of a new robot's whole-body action that it does not have, such as 14 and 15: grippers.

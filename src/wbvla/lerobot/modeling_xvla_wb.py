@@ -24,7 +24,7 @@ from wbvla.xvla.batches import arrange_views, squash
 from wbvla.xvla.checkpoint import load_model
 from wbvla.xvla.config import XvlaConfig, domain_name, new_id
 from wbvla.xvla.model import Xvla
-from wbvla.xvla.phases import parameter_groups, require_layers, set_trainable
+from wbvla.xvla.phases import MODES, parameter_groups, require_layers, set_trainable
 from wbvla.xvla.rtc import Previous
 from wbvla.xvla.sources import stored_domain
 from wbvla.xvla.tokens import make_tokenizer
@@ -176,10 +176,16 @@ class XvlaWbPolicy(PreTrainedPolicy):
         pictures = (key for key in batch if key == OBS_IMAGE or key.startswith(f"{OBS_IMAGES}."))
         cameras = {key.removeprefix(f"{OBS_IMAGES}."): key for key in pictures}
         cameras = {name: key for name, key in cameras.items() if not name.endswith("_is_pad")}
+        if whole := [key for key in cameras.values() if not batch[key].is_floating_point()]:
+            raise ValueError(f"{whole[0]}: got whole numbers, expected RGB in [0, 1], (samples, 3, height, width)")
+        if domain.state_dim and OBS_STATE not in batch:
+            raise ValueError(f"{OBS_STATE}: missing, expected {domain.state_dim} numbers a sample")
         pixels = {name: (batch[key] * 255.0).permute(0, 2, 3, 1) for name, key in cameras.items()}
         images, views = arrange_views(domain, {n: squash(p, model.config.image_size) for n, p in pixels.items()})
         tasks = batch.get("task") or [""] * len(images)
         tasks = [tasks] * len(images) if isinstance(tasks, str) else list(tasks)
+        if len(tasks) != len(images):
+            raise ValueError(f"task: got {len(tasks)}, expected one for each of the {len(images)} samples")
         return {
             "images": images,
             "views": views,
@@ -230,6 +236,10 @@ def _start(config: XvlaWbConfig, dataset_stats: dict[str, Any] | None) -> Xvla:
     elif config.init_from is not None:
         model = load_model(config.init_from)
         model.config = replace(model.config, **wishes)
+    elif config.mode in set(MODES) - {"joint"} or config.like is not None:
+        flag = "mode" if config.like is None else "like"
+        got = f"{flag}: got {getattr(config, flag)!r} for a new model, whose other parts are random and robots none"
+        raise ValueError(f"{got}; give --policy.init_from")
     else:
         domains = {config.domain: config.dataset_domain(_id(config, ()))}
         model = Xvla(replace(get_xvla_recipe(config.recipe, domains), **wishes))

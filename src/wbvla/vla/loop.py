@@ -64,6 +64,8 @@ def make_plan(cfg: Any, weight_decay: float = 0.05, measure_every: int = 0, part
         raise ValueError(f"seed: got {cfg.seed}, expected at least 0")
     if not cfg.checkpoint_s >= 0:
         raise ValueError(f"checkpoint_s: got {cfg.checkpoint_s}, expected at least 0 s")
+    if measure_every < 0:
+        raise ValueError(f"measure_every: got {measure_every}, expected at least 0")
     if not 0 < cfg.learning_rate < float("inf"):
         raise ValueError(f"learning_rate: got {cfg.learning_rate}, expected a positive number, for example 1e-3")
     torch.set_num_threads(cfg.threads)

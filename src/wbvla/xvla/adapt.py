@@ -47,6 +47,8 @@ class Adapt:
             that torchrun starts; as many as there are processes when left out.
         learning_rate: its peak; the encoder's is a tenth.
         warmup_steps: in which it rises.
+        heads_scale: of the action layers' learning rate. Below 1 prompts have to tell robots of one action space
+            apart, because their layers, which start equal, stay alike.
         hold_steps: first ones, in which only prompts, action layers and adapters move.
         hold_out: share of each dataset's episodes kept from training and measured at the end.
         validate: task whose success is measured in closed loop with the first dataset's robot, at the end.
@@ -80,6 +82,7 @@ class Adapt:
     accumulate: int | None = None
     learning_rate: float | None = None
     warmup_steps: int | None = None
+    heads_scale: float | None = None
     hold_steps: int | None = None
     hold_out: float = 0.1
     validate: str | None = None
@@ -108,6 +111,7 @@ def run(cfg: Adapt, report: Report | None = None) -> dict[str, Any]:
 
 def _run(cfg: Adapt, report: Report | None) -> dict[str, Any]:
     from wbvla.device import get_device
+    from wbvla.sim.tasks import get_task
     from wbvla.vla.checkpoint import weights_id
     from wbvla.vla.loop import finished, fit, make_plan
     from wbvla.vla.processes import rank, started
@@ -129,8 +133,11 @@ def _run(cfg: Adapt, report: Report | None) -> dict[str, Any]:
     if not 0.0 <= cfg.hold_out < 1.0:
         raise ValueError(f"hold_out: got {cfg.hold_out}, expected a share of the episodes in [0, 1)")
     model, names, new = _starting_model(cfg, training)
-    if cfg.validate is not None:
-        for_tasks(model, names[0])  # what cannot play the task says so now, not after the training
+    if cfg.validate is not None:  # what cannot be played or measured says so now, not after the training
+        get_task(cfg.validate)
+        for_tasks(model, names[0])
+        if cfg.trials < 1:
+            raise ValueError(f"trials: got {cfg.trials}, expected at least 1")
     config = model.config
     data = [
         RobotRows(source.dataset, name, config.domains[name], config.image_size, config.chunk_steps)
@@ -188,7 +195,7 @@ def _training(cfg: Adapt) -> Training:
         raise ValueError(f"data: got nothing, expected a folder that holds {wanted}; or give --datasets")
     else:
         raise ValueError("datasets: got none, expected at least one folder of a LeRobot dataset")
-    names = ("mode", "freeze", "steps", "batch", "learning_rate", "warmup_steps", "hold_steps")
+    names = ("mode", "freeze", "steps", "batch", "learning_rate", "warmup_steps", "heads_scale", "hold_steps")
     given = {name: getattr(cfg, name) for name in names if getattr(cfg, name) not in (None, ())}
     if "steps" in given:  # a shorter run warms up as much shorter
         share = min(1.0, given["steps"] / training.steps)
@@ -212,6 +219,10 @@ def _starting_model(cfg: Adapt, training: Training) -> tuple[Xvla, list[str], li
     model = None if cfg.init is None else load_model(cfg.init)
     if model is not None and cfg.trunk is not None:
         raise ValueError("trunk: got a trunk beside --init, which brings its own encoder; leave one of them out")
+    if model is None and training.mode != "joint":
+        raise ValueError(f"mode: got {training.mode!r} for a new model, whose other parts are random; give --init")
+    if model is None and cfg.like is not None:
+        raise ValueError(f"like: got {cfg.like!r} for a new model, expected --init with a robot of that name")
     known: dict[str, Domain] = {} if model is None else dict(model.config.domains)
     before, names = set(known), []
     for source in training.sources:
@@ -245,7 +256,10 @@ def _starting_model(cfg: Adapt, training: Training) -> tuple[Xvla, list[str], li
             for name in new:
                 require_layers(training.mode, name, model.add_domain(name, known[name], cfg.like))
         wishes = {"objective": cfg.objective, "attention": cfg.attention}
-        model.config = replace(model.config, **{k: v for k, v in wishes.items() if v is not None})
+        wished = replace(model.config, **{k: v for k, v in wishes.items() if v is not None})
+        if wished != model.config and training.mode != "joint":
+            raise ValueError(f"mode: in {training.mode!r} the transformer stays; leave --objective and --attention out")
+        model.config = wished
         if training.mode == "lora" and not model.config.lora_rank:
             model.add_adapters(training.lora_rank)
     return model, names, new

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from wbvla.data.durable import sync
-from wbvla.xvla.config import domain_from_dict
+from wbvla.xvla.config import Domain, domain_from_dict
 from wbvla.xvla.domains import DomainHead
 from wbvla.xvla.model import Xvla
 from wbvla.xvla.released import fill
@@ -37,8 +37,10 @@ def trunk_id(model: Xvla) -> str:
 
 
 def export_pack(path: str | Path, model: Xvla, domain: str | int) -> None:
-    """Write one robot's pack. Raises ValueError if the robot is unknown."""
+    """Write one robot's pack, over an older pack. Raises ValueError: an unknown robot, or anything else is there."""
     path, name = Path(path), model.resolve(domain)
+    if path.exists():
+        _read(path)
     head = model.domains[name]
     header = {"kind": KIND, "name": name, "trunk": trunk_id(model), "domain": vars(head.domain)}
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in head.state_dict().items()}
@@ -59,15 +61,7 @@ def import_pack(path: str | Path, model: Xvla) -> str:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no prompt pack at {path}")
-    try:
-        with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {})["wbvla"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-        if header["kind"] != KIND:
-            raise KeyError("kind")
-        name, domain, trunk = header["name"], domain_from_dict(header["domain"]), header["trunk"]
-    except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: not a prompt pack ({error}); export one with export_pack") from None
+    name, domain, trunk, tensors = _read(path)
     if trunk != trunk_id(model):
         raise ValueError(f"{path}: made for trunk {trunk}, got a model with trunk {trunk_id(model)}; export it again")
     if model.config.domains.get(name, domain) != domain:
@@ -81,3 +75,16 @@ def import_pack(path: str | Path, model: Xvla) -> str:
     with torch.no_grad():
         model.domains[name].load_state_dict(head.state_dict())
     return name
+
+
+def _read(path: Path) -> tuple[str, Domain, str, dict[str, torch.Tensor]]:
+    """Return a pack's robot, its domain, the trunk it was made for and its tensors. Raises ValueError: not a pack."""
+    try:
+        with safe_open(path, "pt") as file:
+            header = json.loads((file.metadata() or {})["wbvla"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+        if header["kind"] != KIND:
+            raise KeyError("kind")
+        return header["name"], domain_from_dict(header["domain"]), header["trunk"], tensors
+    except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: not a prompt pack ({error}); `wbvla xvla pack` writes one to a new file") from None

@@ -113,8 +113,10 @@ def learning_rate_factors(
     (phase II's warm-up) and rises then. All fall along a cosine to `floor` at the end.
 
     Raises:
-        ValueError: hold and warm-up take longer than the run.
+        ValueError: hold and warm-up take longer than the run, or are negative.
     """
+    if min(hold_steps, warmup_steps) < 0:
+        raise ValueError(f"hold and warm-up: got {hold_steps} and {warmup_steps} steps, expected at least 0")
     if hold_steps + warmup_steps > total_steps:
         raise ValueError(f"hold and warm-up: got {hold_steps} + {warmup_steps}, expected at most {total_steps} steps")
 

@@ -165,10 +165,10 @@ def _image(name: str, value: Any) -> np.ndarray:
     if isinstance(value, str) and not value.lstrip().startswith(("{", "[", '"')):
         return _decode_picture(name, _base64(name, value))
     image = _array(name, value)
-    if image.ndim == 1 and image.dtype == np.uint8:
-        return _decode_picture(name, image.tobytes())
     if image.dtype.kind == "i" and image.size and 0 <= image.min() and image.max() <= 255:
         image = image.astype(np.uint8)  # a list does not say how wide its numbers are
+    if image.ndim == 1 and image.dtype == np.uint8:
+        return _decode_picture(name, image.tobytes())
     return _checked_image(name, image)
 
 
