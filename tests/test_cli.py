@@ -74,13 +74,14 @@ def test_complaints_are_as_short_where_the_terminal_is_ascii(wbvla):
 
 def test_places_where_nothing_can_be_written_are_refused_at_once(wbvla, tmp_path):
     (tmp_path / "file").write_text("mine")
+    (tmp_path / "x.mp4").mkdir()
     assert_user_error(wbvla("collect", "sim", "--out", "file"), "out: file is a file, expected a folder")
     assert_user_error(wbvla("collect", "sim", "--out", "file/deeper/set"), "out: file is a file")
     assert_user_error(wbvla("eval", "--policy", "zero", "--json", "file/x.json"), "json: file is a file")
-    assert_user_error(wbvla("eval", "--policy", "zero", "--video", "."), "video: . is a folder, expected a file")
+    assert_user_error(wbvla("eval", "--policy", "zero", "--video", "x.mp4"), "video: x.mp4 is a folder, expected a file")
     assert_user_error(wbvla("collect", "sim", "--out", ""), "out: got an empty text")
     assert_user_error(wbvla("lam", "train", "--out", "x", "--videos", "a", ""), "videos: got an empty text")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["file"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "x.mp4"]
 
 
 @pytest.mark.parametrize(
