@@ -57,17 +57,15 @@ def main() -> None:
 def plan(root: Path, args: argparse.Namespace) -> list:
     """Return the stages in an order in which each comes after those it follows."""
     from wbvla.collect.sim import CollectSim
-    from wbvla.lmo.controller import weights_folder
-    from wbvla.stages import fingerprint_path, wbvla_stage
+    from wbvla.stages import wbvla_stage
 
     stages = []
     for robot in ROBOTS:
         out = f"data/{robot}"
-        legs = {"legs": fingerprint_path(weights_folder(robot))}
         collect = CollectSim(str(root / out), TASK, robot, args.demonstrations, workers=1)
         title = f"{robot}: {args.demonstrations} demonstrations"
         stages.append(wbvla_stage(f"collect-{robot}", title, "collect sim", asdict(collect), (out,),
-                                  outside=legs, expected_s=4 * args.demonstrations))  # fmt: skip
+                                  outside=_legs(robot), expected_s=4 * args.demonstrations))  # fmt: skip
     for seed in args.seeds:
         stages += _seed(root, seed, args)
     return sorted(stages, key=lambda stage: "eval" in stage.name)  # trainings first: they take longest
@@ -75,8 +73,7 @@ def plan(root: Path, args: argparse.Namespace) -> list:
 
 def _seed(root: Path, seed: int, args: argparse.Namespace) -> list:
     from wbvla.evaluation.run import Evaluate
-    from wbvla.lmo.controller import weights_folder
-    from wbvla.stages import fingerprint_path, wbvla_stage
+    from wbvla.stages import wbvla_stage
     from wbvla.xvla.adapt import Adapt
 
     data = {robot: str(root / "data" / robot) for robot in ROBOTS}
@@ -88,7 +85,7 @@ def _seed(root: Path, seed: int, args: argparse.Namespace) -> list:
                   **{**shared, "learning_rate": 3e-3, "heads_scale": 1.0})  # fmt: skip
     collected = tuple(f"collect-{robot}" for robot in ROBOTS)
     stages = [
-        _own_stage(f"joint-{seed}", "adapt", asdict(joint), folder + "/joint", collected, args.steps * 1.0),
+        _own_stage(f"joint-{seed}", "adapt", asdict(joint), folder + "/joint", collected, args.steps),
         _own_stage(f"first-{seed}", "adapt", asdict(alone), folder + "/first", collected[:1], args.steps * 0.5),
         _own_stage(f"added-{seed}", "adapt", asdict(added), folder + "/added", (f"first-{seed}", collected[1]),
                    args.steps * 0.4),
@@ -103,11 +100,17 @@ def _seed(root: Path, seed: int, args: argparse.Namespace) -> list:
         output = f"{folder}/{model}-{robot}.json"
         evaluate = Evaluate(str(root / folder / model), TASK, robot, args.trials, workers=1, seed=FIRST_BLOCK + seed,
                             latency_s=LATENCY_S, json=str(root / output))  # fmt: skip
-        legs = {"legs": fingerprint_path(weights_folder(robot))}
         stages.append(wbvla_stage(f"eval-{model}-{robot}-{seed}", f"seed {seed}: {model}, {robot}", "eval",
-                                  asdict(evaluate), (output,), after=(f"{after}-{seed}",), outside=legs,
+                                  asdict(evaluate), (output,), after=(f"{after}-{seed}",), outside=_legs(robot),
                                   expected_s=5 * args.trials))  # fmt: skip
     return stages
+
+
+def _legs(robot: str) -> dict[str, str]:
+    from wbvla.lmo.controller import weights_folder
+    from wbvla.stages import fingerprint_path
+
+    return {"legs": fingerprint_path(weights_folder(robot))}
 
 
 def _own_stage(name: str, verb: str, config: dict, output: str, after: tuple[str, ...], expected_s: float):

@@ -266,9 +266,13 @@ def demonstrate(task, seed, sloppiness=0.0, robot="g1"):
     return env.info(), np.array(actions), deepest, np.array(views)
 
 
-@pytest.mark.parametrize("robot", ["g1", pytest.param("x2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    # share of the time in which a hand is seen while it handles; how deep the robot squats, m
+    ("robot", "seen", "squat_m"),
+    [("g1", 1.0, 0.1), pytest.param("x2", 0.98, 0.05, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("task", TASKS)
-def test_operator_succeeds_on_its_shipped_legs_as_a_human_could(task, robot):
+def test_operator_succeeds_on_its_shipped_legs_as_a_human_could(task, robot, seen, squat_m):
     # 95 of 100 succeed on the G1, 90 on the X2, not each
     runs = (demonstrate(task, seed, robot=robot) for seed in seeds_for("validation", 2))
     info, actions, deepest, views = next(run for run in runs if run[0]["success"])
@@ -277,11 +281,11 @@ def test_operator_succeeds_on_its_shipped_legs_as_a_human_could(task, robot):
     approached, grasped = views[:, 0] >= 1, views[:, 0] >= 2
     handled = grasped & (views[:, 0] < len(info["subgoals"]) - 1)
     assert views[approached, 1].all(), "object or handle is seen from the approach on"
-    assert handled.any() and views[handled, 2:].mean() > 0.98, "hands are seen from the grasp until it is put down"
+    assert handled.any() and views[handled, 2:].mean() >= seen, "hands are seen from the grasp until it is put down"
     for flag in range(16, 19):
         assert_dwells(actions[:, flag].tolist())
     assert np.abs(np.diff(actions[:, :14], axis=0)).max() <= 1.5 * PERIOD_S + 1e-6
-    assert task == "cart-pushing" or np.ptp(actions[:, 19]) > 0.05, "it squats"
+    assert task == "cart-pushing" or np.ptp(actions[:, 19]) > squat_m, "it squats"
 
 
 @pytest.mark.slow

@@ -111,14 +111,12 @@ def run(cfg: Adapt, report: Report | None = None) -> dict[str, Any]:
 
 def _run(cfg: Adapt, report: Report | None) -> dict[str, Any]:
     from wbvla.device import get_device
-    from wbvla.sim.tasks import get_task
     from wbvla.vla.checkpoint import weights_id
     from wbvla.vla.loop import finished, fit, make_plan
     from wbvla.vla.processes import rank, started
     from wbvla.xvla.checkpoint import write_model
     from wbvla.xvla.follow import Logger, prompt_gradient
     from wbvla.xvla.phases import learning_rate_factors, parameter_groups, set_trainable
-    from wbvla.xvla.policy import for_tasks
     from wbvla.xvla.sources import Mixture, RobotRows
 
     training = _training(cfg)
@@ -133,11 +131,7 @@ def _run(cfg: Adapt, report: Report | None) -> dict[str, Any]:
     if not 0.0 <= cfg.hold_out < 1.0:
         raise ValueError(f"hold_out: got {cfg.hold_out}, expected a share of the episodes in [0, 1)")
     model, names, new = _starting_model(cfg, training)
-    if cfg.validate is not None:  # what cannot be played or measured says so now, not after the training
-        get_task(cfg.validate)
-        for_tasks(model, names[0])
-        if cfg.trials < 1:
-            raise ValueError(f"trials: got {cfg.trials}, expected at least 1")
+    _require_measurable(cfg, model, names[0])
     config = model.config
     data = [
         RobotRows(source.dataset, name, config.domains[name], config.image_size, config.chunk_steps)
@@ -172,6 +166,18 @@ def _run(cfg: Adapt, report: Report | None) -> dict[str, Any]:
         gradients = lambda: {"gradients/soft_prompt_norm": prompt_gradient(model)}  # noqa: E731
         label = f"xvla {training.mode}"
         return fit(model, losses_of, groups, plan, settings, save, Path(cfg.out), label, measure, log, gradients)
+
+
+def _require_measurable(cfg: Adapt, model: Xvla, robot: str) -> None:
+    """Raise ValueError if success could not be measured: now, not after the training."""
+    from wbvla.sim.tasks import get_task
+    from wbvla.xvla.policy import for_tasks
+
+    if cfg.validate is not None:
+        get_task(cfg.validate)
+        for_tasks(model, robot)
+        if cfg.trials < 1:
+            raise ValueError(f"trials: got {cfg.trials}, expected at least 1")
 
 
 def _training(cfg: Adapt) -> Training:
