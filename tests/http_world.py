@@ -13,12 +13,13 @@ from runtime_world import marching_chunk
 
 
 class Slow:
-    """A policy that thinks for `seconds`; answers the first number of the state, notes the sizes of its batches."""
+    """A policy that thinks for `seconds`; answers the first number of the state, notes batches' sizes and steps."""
 
     def __init__(self, seconds: float = 0.0, steps: int = 20) -> None:
-        self.seconds, self.steps, self.batches = seconds, steps, []
+        self.seconds, self.steps, self.batches, self.denoised = seconds, steps, [], []
 
     def prepare(self, images, state, task, domain, steps, seed):
+        self.denoised.append(steps)
         return float(state[0]), task
 
     def answer(self, prepared):

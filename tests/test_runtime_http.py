@@ -105,7 +105,7 @@ def test_bfloat16_answers_nearly_the_same(policy):
     asked = policy.prepare({0: picture(0), 1: picture(1)}, rng.normal(size=14), "push the cart", 31, steps=3, seed=1)
     (exact,), (rough,) = policy.answer([asked]), XvlaPolicy(policy.model, "bfloat16").answer([asked])
     assert 0 < np.abs(rough - exact).max() < 0.05 * np.abs(exact).max()
-    with pytest.raises(ValueError, match="got cpu and bfloat16, expected cpu and float32 for .* no X-VLA"):
+    with pytest.raises(ValueError, match="dtype, steps: got cpu, bfloat16, None; leave them out for .* no X-VLA"):
         load_policy(Serve(str(Path(__file__).parent), dtype="bfloat16"))
 
 
@@ -129,6 +129,18 @@ def test_x_vlas_protocol_byte_for_byte(policy):
         head, _, answer = exchange(server, RECORDED % len(path) + path).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n") and b"file paths are refused" in answer
         assert list(json.loads(answer)) == ["error"]
+
+
+def test_a_request_without_steps_gets_the_servers():
+    policy = Slow()
+    with serving(policy, steps=4) as server, ChunkClient(server.address, fps=20) as client:
+        for steps in (None, 3):
+            assert post(server, xvla_payload(steps=steps)).status_code == 200
+        client.step({"front": picture()}, np.zeros(7), "push the cart")
+        deadline = time.monotonic() + 10
+        while len(policy.denoised) < 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert policy.denoised == [4, 3, 4]
 
 
 def test_both_dialects_and_every_way_to_write_an_array_mean_the_same(policy):
@@ -494,6 +506,8 @@ def test_the_command_line_says_what_does_not_go_together(wbvla, tmp_path):
     zero = ("serve", "--policy", "zero", "--port", 0)
     for arguments, message in (
         ((*zero, "--token", "token"), "token: only goes with --http"),
+        ((*zero, "--steps", 5), "steps: only go with --http"),
+        ((*zero, "--http", "--steps", 0), "steps: got 0, expected 1 to 50"),
         ((*zero, "--http", "--keys", "keys"), "keys: only go with ZeroMQ"),
         ((*zero, "--http", "--host", "0.0.0.0"), "without a token"),
         ((*zero, "--http", "--token", "token"), "token: got 5 characters"),

@@ -187,6 +187,33 @@ def test_a_published_name_brings_its_number_and_an_only_camera_may_have_no_name(
     assert policy.forward(batch)[0].isfinite() and policy.select_action(batch).shape == (2, 14)
 
 
+@pytest.mark.parametrize("kind", ["robotwin", "vlabench", "robocasa", "robomme", "metaworld", "aloha", "pusht"])
+def test_every_environment_type_of_lerobot_shows_what_the_policy_reads(kind):
+    """What its environments return, of the shapes that it declares, through LeRobot's processors to an action."""
+    from lerobot.configs import FeatureType
+    from lerobot.envs.configs import EnvConfig
+    from lerobot.envs.factory import make_env_pre_post_processors
+    from lerobot.envs.utils import env_to_policy_features, preprocess_observation
+    from lerobot.policies.factory import make_pre_post_processors
+
+    env = EnvConfig.get_choice_class(kind)()
+    shapes = env_to_policy_features(env)
+    inputs = {key: feature for key, feature in shapes.items() if feature.type is not FeatureType.ACTION}
+    size = shapes["action"].shape[0]
+    stats = {"action": {"mean": np.zeros(size), "std": np.ones(size)}}
+    policy = make(stats, {"input_features": inputs, "output_features": {"action": shapes["action"]}}, domain=kind)
+    raw = {"agent_pos": np.zeros((1, *shapes["observation.state"].shape))}
+    pictures = {key: np.zeros((1, f.shape[1], f.shape[2], 3), np.uint8) for key, f in inputs.items() if "image" in key}
+    named = {key.removeprefix("observation.images."): picture for key, picture in pictures.items()}
+    raw["pixels"] = named if "observation.image" not in pictures else pictures["observation.image"]
+    before_env, after_env = make_env_pre_post_processors(env, policy.config)
+    before, after = make_pre_post_processors(policy.config, dataset_stats={})
+    seen = before(before_env({**preprocess_observation(raw), "task": [TASK]}))
+    assert policy._inputs(seen)["views"].tolist() == [[True] * len(pictures)]
+    action = after_env({"action": after(policy.select_action(seen))})["action"]
+    assert action.shape == (1, size) and action.isfinite().all()
+
+
 def test_the_dataset_says_whose_it_is(tmp_path):
     """What the recorder stored beats the robot type; a flag or a checkpoint that says another robot is an error."""
     from types import SimpleNamespace

@@ -30,6 +30,7 @@ class Serve:
         robot: whose standing pose "zero" answers.
         http: answer `POST /act` instead of ZeroMQ, see docs/xvla.md.
         token: with `http`, file that holds the word clients must show.
+        steps: denoising steps of an X-VLA where a request names none; 10 when left out.
         device: where an X-VLA computes: cpu or cuda.
         dtype: in which numbers an X-VLA computes.
     """
@@ -42,6 +43,7 @@ class Serve:
     robot: str = "g1"
     http: bool = False
     token: str | None = None
+    steps: int | None = None
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16"] = "float32"
 
@@ -86,9 +88,10 @@ def load_policy(cfg: Serve):
 
     torch.set_num_threads(cfg.threads)
     if not is_xvla(cfg.policy):
-        if (cfg.device, cfg.dtype) != ("cpu", "float32"):
-            got = f"{cfg.device} and {cfg.dtype}"
-            raise ValueError(f"device, dtype: got {got}, expected cpu and float32 for {cfg.policy}, which is no X-VLA")
+        given = (cfg.device, cfg.dtype, cfg.steps)
+        if given != ("cpu", "float32", None):
+            got = f"device, dtype, steps: got {', '.join(map(str, given))}"
+            raise ValueError(f"{got}; leave them out for {cfg.policy}, which is no X-VLA")
         return VlaPolicy(cfg.policy)
     if not cfg.http:
         raise ValueError(f"policy: {cfg.policy} is an X-VLA checkpoint, which is served with --http")
@@ -101,15 +104,18 @@ def make_server(cfg: Serve):
     if not cfg.http:
         if cfg.token is not None:
             raise ValueError("token: only goes with --http; ZeroMQ takes --keys")
+        if cfg.steps is not None:
+            raise ValueError("steps: only go with --http; a policy behind ZeroMQ denoises nothing")
         from wbvla.runtime.server import PolicyServer
 
         return PolicyServer(load_policy(cfg), cfg.host, cfg.port, cfg.keys)
     if cfg.keys is not None:
         raise ValueError("keys: only go with ZeroMQ; --http takes --token")
-    from wbvla.runtime.http.server import HttpServer
+    from wbvla.runtime.http.server import STEPS, HttpServer
 
     token = Path(cfg.token).read_text().strip() if cfg.token is not None else None
-    return HttpServer(load_policy(cfg), cfg.host, cfg.port, token)
+    steps = STEPS if cfg.steps is None else cfg.steps
+    return HttpServer(load_policy(cfg), cfg.host, cfg.port, token, steps)
 
 
 def run(cfg: Serve) -> dict[str, float]:

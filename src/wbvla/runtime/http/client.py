@@ -25,7 +25,7 @@ class ChunkClient:
         domain_id: id of this robot in the policy's table; None for policies of a single robot.
         fps: entries of a chunk per second, those of the dataset that the policy learned from.
         replan_steps: a new chunk is asked for when this many entries of the current one have gone by.
-        steps: denoising steps.
+        steps: denoising steps; None = the server's.
         timeout_s: after this long without an answer the newest observation is sent instead.
     Attributes:
         counts, last_error: see `Asker`.
@@ -39,7 +39,7 @@ class ChunkClient:
         domain_id: int | None = None,
         fps: float = 30.0,
         replan_steps: int = 8,
-        steps: int = 10,
+        steps: int | None = None,
         timeout_s: float = 2.0,
     ) -> None:
         if replan_steps < 1:

@@ -6,7 +6,7 @@ import numpy as np
 
 from wbvla.runtime.chunk import check_chunk, check_rate
 from wbvla.runtime.http.asker import Asker
-from wbvla.runtime.http.wire import DEFAULT_STEPS, Query, decode_chunk
+from wbvla.runtime.http.wire import Query, decode_chunk
 from wbvla.runtime.wire import Answer, Request
 
 CAMERA, FPS = "head", 20.0  # of the project's recordings; the protocol does not say
@@ -43,8 +43,7 @@ class HttpLink:
 
     def offer(self, request: Request) -> None:
         """Leave a request in the one-slot outbox, replacing an older one; returns at once."""
-        images = {CAMERA: request.image}
-        query = Query(images, request.state, request.task, self._domain_id, DEFAULT_STEPS)
+        query = Query({CAMERA: request.image}, request.state, request.task, self._domain_id)
         self._asker.offer(query, request.t_capture_s)
 
     def poll(self) -> Answer | None:

@@ -22,13 +22,14 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect
 
 from wbvla.runtime.http.batching import Batcher, Busy, ChunkPolicy
-from wbvla.runtime.http.wire import MAX_BODY_BYTES, decode_query
+from wbvla.runtime.http.wire import MAX_BODY_BYTES, MAX_STEPS, decode_query
 from wbvla.runtime.keys import is_loopback
 
 POLL_S = 0.1  # how long a stop request may wait
 BODY_S = 10.0  # a body that takes longer to arrive is not worth a connection
 MAX_CONNECTIONS = 128
 MIN_TOKEN = 16
+STEPS = 10  # of X-VLA's server
 HUNG_UP = 499  # nginx's number for a client that left
 
 
@@ -40,12 +41,18 @@ class HttpServer:
         host, port: where to listen; port 0 picks a free one (see `address`).
         token: what clients must show, as "Authorization: Bearer TOKEN" or as the password in the address
             (http://robot:TOKEN@host:port); required when `host` is not loopback.
+        steps: denoising steps where a request names none.
     Raises:
-        ValueError: no token beyond loopback, a short one, or the port is taken.
+        ValueError: no token beyond loopback, a short one, too many steps, or the port is taken.
     """
 
     def __init__(
-        self, policy: ChunkPolicy, host: str = "127.0.0.1", port: int = 8000, token: str | None = None
+        self,
+        policy: ChunkPolicy,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        token: str | None = None,
+        steps: int = STEPS,
     ) -> None:
         if token is None and not is_loopback(host):
             raise ValueError(
@@ -54,7 +61,9 @@ class HttpServer:
             )
         if token is not None and len(token) < MIN_TOKEN:
             raise ValueError(f"token: got {len(token)} characters, expected at least {MIN_TOKEN}")
-        self._policy, self._token = policy, token
+        if not 1 <= steps <= MAX_STEPS:
+            raise ValueError(f"steps: got {steps}, expected 1 to {MAX_STEPS}")
+        self._policy, self._token, self._steps = policy, token, steps
         self._batcher = Batcher(policy)
         self._refused = 0
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -108,8 +117,9 @@ class HttpServer:
         async def act(request: Request) -> Response:
             self._check_token(request)
             query = await run_in_threadpool(decode_query, await _read_body(request))
+            steps = query.steps or self._steps
             prepared = await run_in_threadpool(
-                self._policy.prepare, query.images, query.state, query.task, query.domain, query.steps, query.seed
+                self._policy.prepare, query.images, query.state, query.task, query.domain, steps, query.seed
             )
             chunk = await self._wait(request, prepared)
             return JSONResponse({"action": chunk.tolist()})

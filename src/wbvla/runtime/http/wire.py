@@ -24,7 +24,6 @@ import numpy as np
 MAX_BODY_BYTES = 24 << 20  # three raw views of 1024 x 1024 in base64, twice encoded, fit
 MAX_SIDE_PX, MIN_SIDE_PX = 2048, 16
 MAX_VIEWS, MAX_STATE, MAX_TASK_BYTES, MAX_STEPS = 16, 1024, 1024, 50
-DEFAULT_STEPS = 10  # of X-VLA's server
 
 XVLA_IMAGES = ("image0", "image1", "image2")
 _NAMED_IMAGE = "observation.images."
@@ -42,7 +41,7 @@ class Query:
         state: (S,) float32 in the dataset's units.
         task: what the robot is told.
         domain: id of the robot; None = not given.
-        steps: denoising steps.
+        steps: denoising steps; None = the server's.
         seed: of the noise; None = another noise every time.
     """
 
@@ -50,7 +49,7 @@ class Query:
     state: np.ndarray
     task: str
     domain: int | None
-    steps: int = DEFAULT_STEPS
+    steps: int | None = None
     seed: int | None = None
 
 
@@ -84,7 +83,7 @@ def decode_query(body: bytes) -> Query:
         state=_state(state, fields[state]),
         task=_text(task, fields[task]),
         domain=_whole("domain_id", fields.get("domain_id"), 0, 2**31),
-        steps=_whole("steps", fields.get("steps"), 1, MAX_STEPS) or DEFAULT_STEPS,
+        steps=_whole("steps", fields.get("steps"), 1, MAX_STEPS),
         seed=_whole("seed", fields.get("seed"), 0, 2**31),
     )
 
