@@ -144,6 +144,8 @@ def test_robots_of_one_action_space_start_with_equal_action_layers(datasets, tmp
     for layer in ("encoder", "decoder"):
         assert torch.equal(getattr(g1, layer).weight, getattr(twin, layer).weight)
     assert not torch.equal(g1.prompt, twin.prompt)
+    assert torch.equal(g1.space.mean, twin.space.mean) and torch.equal(g1.space.std, twin.space.std), "one unit"
+    assert not torch.equal(g1.state_mean, twin.state_mean)
 
 
 @pytest.mark.slow

@@ -147,9 +147,7 @@ def _run(cfg: Adapt, report: Report | None) -> dict[str, Any]:
     if done is not None:
         return done
     splits = [of.demonstrations.split(cfg.hold_out) for of in data]
-    for name in new:
-        parts = [(of, rows) for of, (rows, _) in zip(data, splits) if of.name == name]
-        _set_statistics(model, name, parts, cfg.like if cfg.init is not None else None)
+    _set_statistics(model, new, [(of, rows) for of, (rows, _) in zip(data, splits)], cfg)
     set_trainable(model, training.mode, names, training.freeze)
     scales = training.pretrained_scale, training.prompt_scale, training.heads_scale
     groups = parameter_groups(model, training.learning_rate, *scales)
@@ -271,13 +269,27 @@ def _starting_model(cfg: Adapt, training: Training) -> tuple[Xvla, list[str], li
     return model, names, new
 
 
-def _set_statistics(model: Xvla, name: str, parts: list, like: str | None) -> None:
-    """Give a new robot the mean and deviation of its training rows."""
+def _set_statistics(model: Xvla, new: list[str], parts: list, cfg: Adapt) -> None:
+    """Give new robots the mean and deviation of their training rows.
+
+    In a new model the robots of one action space read and write it in one unit: their actions' mean, and the deviation
+    from their own means. So it takes a prompt to say where a robot's arms are.
+    """
     import numpy as np
 
-    actions = np.concatenate([of.actions[rows] for of, rows in parts])
-    states = np.concatenate([of.states[rows] for of, rows in parts])
-    model.set_statistics(name, (actions.mean(0), actions.std(0)), (states.mean(0), states.std(0)), like)
+    def rows_of(name: str, what: str) -> np.ndarray:
+        return np.concatenate([getattr(of, what)[rows] for of, rows in parts if of.name == name])
+
+    mean = {name: rows_of(name, "actions").mean(0) for name in new}
+    variance = {name: rows_of(name, "actions").var(0) for name in new}
+    for name in new:
+        domain = model.config.domains[name]
+        alike = [name]
+        if cfg.init is None and domain.action != "auto":  # whose entries mean something else on every robot
+            alike = [other for other in new if model.config.domains[other].action == domain.action]
+        action = np.mean([mean[other] for other in alike], 0), np.mean([variance[other] for other in alike], 0) ** 0.5
+        state = rows_of(name, "states")
+        model.set_statistics(name, action, (state.mean(0), state.std(0)), cfg.like if cfg.init is not None else None)
 
 
 def _losses(cfg: Adapt, model: Xvla, data: list[RobotRows], mixture: Callable) -> Callable:
