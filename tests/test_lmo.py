@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from wbvla.lmo.command import CommandShaper, ShapingConfig, feedforward
+from wbvla.lmo.command import CommandShaper, ShapingConfig, feedforward, is_pushed
 from wbvla.lmo.latent import WIDTH
 from wbvla.lmo.observation import History, layout, mirror_action, mirror_observation
 from wbvla.lmo.odometry import LIFT_M, LegKinematics, Odometry, OdometryConfig, base_velocity, pelvis_height, pose_error
@@ -72,10 +72,38 @@ def test_the_clock_rests_with_both_feet_down_until_something_happens():
     steps = phases(1, disturbed=True).tolist() + phases(30).tolist()
     assert (np.diff(steps) != 0).all(), "it steps on for a while after a push"
     assert (np.diff(phases(150)[-50:]) == 0).all()
+    steps = np.diff(phases(40, np.array([[1.0, 0, 0]]))) % 1.0
+    np.testing.assert_allclose(steps, 1.4 * 0.02)
     always = CommandShaper(1, 0.74, ShapingConfig())
     before = always.phase.copy()
     always.step(rest, height)
     assert always.phase != before
+
+
+def test_who_walks_as_told_is_not_pushed_and_who_moves_otherwise_is():
+    v_ref = np.array([[0.5, 0.3, 0.5], [0, 0, 0], [0.5, 0, 0]])
+    odometry = Odometry(3, OdometryConfig())
+    odometry.velocity[:] = [0.5, 0.3, 0], [0, 0, 0], [0.1, 0, 0]
+    assert is_pushed(odometry, v_ref).tolist() == [False, False, True]
+    odometry.velocity[:2] += [0.0, 0.4, 0.0]
+    assert is_pushed(odometry, v_ref).all()
+
+
+def test_a_pushed_robot_takes_quick_steps_whether_it_walks_or_stands():
+    flags, height, pushed = np.array([[0, 0, 0], [1, 0, 0]] * 2), np.full(4, 0.74), np.array([False, False, True, True])
+    for pushed_hz, quick_hz in ((2.4, 2.4), (0.0, 1.4)):
+        shaper, advanced = CommandShaper(4, 0.74, ShapingConfig(rests=True, pushed_hz=pushed_hz)), np.zeros(4)
+        for _ in range(60):
+            before = shaper.phase
+            shaper.step(flags, height, pushed, pushed)
+            advanced += (shaper.phase - before) % 1.0
+        np.testing.assert_allclose(advanced[1:], 60 * 0.02 * np.array([1.4, quick_hz, quick_hz]))
+        assert advanced[0] < 1.0  # it rests
+        shaper.step(flags, height)
+        for _ in range(40):
+            before = shaper.phase
+            shaper.step(flags, height)
+        np.testing.assert_allclose((shaper.phase - before)[3] % 1.0, 0.02 * 1.4)  # and is quiet again
 
 
 def test_feedforward_bends_the_knee_to_lower_the_pelvis():
@@ -169,16 +197,21 @@ def test_a_calm_episode_is_left_alone():
     from wbvla.lmo.cpu_engine import CpuEngine
 
     recipe = replace(get_recipe("lmo_g1_stage2_tiny"), calm=1.0, push_m_s=9.0, hand_force_n=99.0, hand_force_share=1.0)
-    engine = CpuEngine(ROBOT, recipe, 4, 0, 1)
+    engine = CpuEngine(ROBOT, recipe, 8, 0, 1)
     engine.level[:] = 1.0
+    assert engine.calm.all() and 0 < engine.quiet.sum() < 8, "in some of them the arms move"
     assert (engine.command_left >= 4 * round(recipe.redraw_s[0] / 0.02)).all()
     arms = slice(ROBOT.n_lmo, ROBOT.n_lmo + 14)
+    moved = np.zeros(8, bool)
     for _ in range(200):
-        held = engine.held.copy()
-        engine.step(np.zeros((4, ROBOT.n_lmo)))
-        np.testing.assert_array_equal(engine._control[:, 0, arms], held)
+        held, quiet = engine.held.copy(), engine.quiet.copy()
+        engine.step(np.zeros((8, ROBOT.n_lmo)))
+        away = (engine._control[:, 0, arms] != held).any(1)
+        moved |= away
+        assert not away[quiet].any()
         assert not engine.disturbance.shoves().any()
         assert not engine._hand_force().any()
+    assert moved.any()
 
 
 def test_mirroring_an_observation_twice_is_identity():

@@ -11,7 +11,7 @@ import pytest
 
 from wbvla.cli import main
 from wbvla.lmo.arrays import namespace
-from wbvla.lmo.command import CommandShaper, ShapingConfig, feedforward, is_disturbed
+from wbvla.lmo.command import CommandShaper, ShapingConfig, feedforward, is_disturbed, is_pushed
 from wbvla.lmo.observation import actor_observation
 from wbvla.lmo.odometry import LegKinematics, Odometry, OdometryConfig, base_velocity, pelvis_height
 from wbvla.recipes.lmo import get_recipe
@@ -71,15 +71,15 @@ def test_every_reward_row_is_the_same_on_numpy_and_torch():
 
 @pytest.mark.parametrize("kind", ["gate", "paper-literal", "velocity"])
 def test_shaping_and_feedforward_are_the_same_on_numpy_and_torch(kind):
-    rng, config = np.random.default_rng(0), ShapingConfig(kind=kind, rests=True)
+    rng, config = np.random.default_rng(0), ShapingConfig(kind=kind, rests=True, pushed_hz=2.4)
     a = CommandShaper(8, 0.74, config)
     b = CommandShaper(8, 0.74, config, namespace(torch.zeros(0)))
     for i in range(100):
         if i % 25 == 0:
             flags, height = rng.integers(-1, 2, (8, 3)).astype(float), rng.uniform(0.45, 0.76, 8)
-        disturbed = rng.random(8) < 0.02
-        a.step(flags, height, disturbed)
-        b.step(tensor(flags), tensor(height), tensor(disturbed))
+        disturbed, pushed = rng.random((2, 8)) < 0.02
+        a.step(flags, height, disturbed, pushed)
+        b.step(tensor(flags), tensor(height), tensor(disturbed), tensor(pushed))
     assert same(a.v_ref, b.v_ref) and same(a.height_ref, b.height_ref)
     assert same(a.clock(), b.clock(), 1e-4) and same(a.swing(), b.swing(), 1e-4)  # a phase sums 100 small steps
     swing = a.swing()
@@ -106,6 +106,7 @@ def test_odometry_and_observation_are_the_same_on_numpy_and_torch():
         b.step(sample_torch, *map(tensor, (gyro, gravity, v_ref)), missing_torch)
     assert same(a.error, b.error) and same(a.velocity, b.velocity) and same(a.lift, b.lift)
     assert (is_disturbed(a, gravity) == is_disturbed(b, tensor(gravity)).numpy()).all()
+    assert (is_pushed(a, v_ref) == is_pushed(b, tensor(v_ref)).numpy()).all()
     terms = {
         "flags": v_ref, "v_ref": v_ref, "height_ref": v_ref[:, :1], "base_velocity": a.velocity, "gyro": gyro,
         "gravity": gravity, "q": q, "dq": 30 * dq, "last_action": q[:, :15], "clock": v_ref[:, :2],

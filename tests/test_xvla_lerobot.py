@@ -205,7 +205,7 @@ def test_every_environment_type_of_lerobot_shows_what_the_policy_reads(kind):
     raw = {"agent_pos": np.zeros((1, *shapes["observation.state"].shape))}
     pictures = {key: np.zeros((1, f.shape[1], f.shape[2], 3), np.uint8) for key, f in inputs.items() if "image" in key}
     named = {key.removeprefix("observation.images."): picture for key, picture in pictures.items()}
-    raw["pixels"] = named if "observation.image" not in pictures else pictures["observation.image"]
+    raw["pixels"] = pictures.get("observation.image", named)
     before_env, after_env = make_env_pre_post_processors(env, policy.config)
     before, after = make_pre_post_processors(policy.config, dataset_stats={})
     seen = before(before_env({**preprocess_observation(raw), "task": [TASK]}))

@@ -12,7 +12,7 @@ import numpy as np
 
 from wbvla.contract import load_contract, require_match
 from wbvla.lmo.arrays import clip
-from wbvla.lmo.command import CommandShaper, ShapingConfig, feedforward, is_disturbed
+from wbvla.lmo.command import CommandShaper, ShapingConfig, feedforward, is_disturbed, is_pushed
 from wbvla.lmo.observation import History, actor_observation, layout
 from wbvla.lmo.odometry import LegKinematics, Odometry, OdometryConfig, base_velocity, pelvis_height
 from wbvla.recipes.lmo import RECIPES
@@ -119,7 +119,8 @@ class LmoController:
         self.fresh[:] = False
         self.action = clip(self.session.run(None, {"observation": observation})[0].astype(float), -6.0, 6.0)
         height_m = clip(np.array([command.height_m]), *c["height_range_m"])
-        self.shaper.step(flags, height_m, is_disturbed(self.odometry, gravity))
+        pushed = is_pushed(self.odometry, self.shaper.v_ref)
+        self.shaper.step(flags, height_m, is_disturbed(self.odometry, gravity), pushed)
         target = self.default[: self.robot.n_lmo] + self.action_scale_rad * self.action[0]
         height_ref = self.odometry.raised(self.shaper.height_ref)
         target[:12] += feedforward(self.shaper.swing(), height_ref, c["nominal_height_m"], c["leg_m"], c["lift_rad"])[0]

@@ -14,7 +14,7 @@ import numpy as np
 
 from wbvla.lmo.actuator import ActuatorNet, ActuatorState, use_torque
 from wbvla.lmo.arm_clips import arm_motion
-from wbvla.lmo.command import STEP_S, CommandShaper, feedforward, is_disturbed
+from wbvla.lmo.command import STEP_S, CommandShaper, feedforward, is_disturbed, is_pushed
 from wbvla.lmo.latent import LatentIntent
 from wbvla.lmo.observation import History, actor_observation, layout
 from wbvla.lmo.odometry import LegKinematics, Odometry, base_velocity, pelvis_height, pose_error
@@ -30,14 +30,15 @@ LEVEL_UP, LEVEL_DOWN = 0.1, 0.4  # of a world whose episode lasted, or ended in 
 START_BELOW_M = 0.2  # how far below the nominal height an episode may begin
 SHOVE_ABOVE_M = 0.2  # shoves hit the trunk about so far above the pelvis
 CALM_COMMANDS = 4  # how many times longer a command lasts in a calm episode
+QUIET = 0.5  # share of the calm episodes in which the arms stay too
 DRIFT_FILTER = 0.03  # a stride and a half: what is left is drift, not the gait's swing
 # What a world is, besides its physics state: the engine's own arrays and those of its parts; arms and actuator list
 # their own in STATE.
 WORLD = ("state", "_sensors", "flags", "height", "command_left", "episode_steps", "age", "actions", "targets",
-         "delayed", "yaw_rate", "disturbed", "lagged", "drift", "misplaced", "level", "last_dq", "last_velocity",
-         "air_s", "in_motion", "heading_from", "calm", "held")  # fmt: skip
+         "delayed", "yaw_rate", "disturbed", "pushed", "lagged", "drift", "misplaced", "level", "last_dq",
+         "last_velocity", "air_s", "in_motion", "heading_from", "calm", "quiet", "held")  # fmt: skip
 PARTS = {
-    "shaper": ("goal", "sbar", "v_ref", "height_ref", "phase", "alarm"),
+    "shaper": ("goal", "sbar", "v_ref", "height_ref", "phase", "alarm", "quick"),
     "disturbance": ("left", "share", "shove", "shove_left"),
     "odometry": ("velocity", "drift", "error", "lift"),
     "history": ("frames",),
@@ -121,8 +122,9 @@ class LegsTask(Worlds, ABC):
         self.delayed = xp.ones(worlds, bool)
         self.odometry, self.yaw_rate = Odometry(worlds, config.odometry, xp), xp.zeros(worlds)
         self.misplaced = xp.zeros((worlds, 3))  # the true pose error
-        self.disturbed = xp.zeros(worlds, bool)
-        self.calm, self.held = xp.zeros(worlds, bool), xp.zeros((worlds, 14))  # left alone; where its arms stay then
+        self.disturbed, self.pushed = xp.zeros(worlds, bool), xp.zeros(worlds, bool)
+        self.calm, self.quiet = xp.zeros(worlds, bool), xp.zeros(worlds, bool)  # nobody pushes; and the arms stay
+        self.held = xp.zeros((worlds, 14))  # where
         self.lagged = xp.zeros(worlds, bool)  # worlds whose joints and IMU arrive one step late
         self.drift = xp.zeros((worlds, 3))  # low-passed velocity minus reference: m/s, m/s, rad/s
         self.last_dq, self.last_velocity = xp.zeros((worlds, robot.n_lmo)), xp.zeros((worlds, 3))
@@ -173,6 +175,7 @@ class LegsTask(Worlds, ABC):
             share = self.xp.where(cruise, 1.0, self.rng.uniform(self.config.slowest, 1.0, (k, 3)))
             self.shaper.goal[mask] = share * self.xp.array(self.config.shaping.goal)
             self.calm[mask] = self.rng.random(k) < self.config.calm
+            self.quiet[mask] = self.calm[mask] & (self.rng.random(k) < QUIET)
             self.held[mask] = qpos[:, 7 + self.robot.n_lmo : 21 + self.robot.n_lmo]
             self.flags[mask] = 0.0
             self._new_commands(mask)
@@ -189,7 +192,8 @@ class LegsTask(Worlds, ABC):
         if self.actuator is not None:
             self.actuator.reset(mask)
         self.episode_steps[mask] = self.age[mask] = 0
-        self.misplaced[mask], self.yaw_rate[mask], self.drift[mask], self.disturbed[mask] = 0.0, 0.0, 0.0, False
+        self.misplaced[mask], self.yaw_rate[mask], self.drift[mask] = 0.0, 0.0, 0.0
+        self.disturbed[mask], self.pushed[mask] = False, False
         self.last_dq[mask], self.last_velocity[mask], self.air_s[mask], self.in_motion[mask] = 0.0, 0.0, 0.0, False
         if self.latent is not None:
             self.latent.reset(mask)
@@ -229,7 +233,7 @@ class LegsTask(Worlds, ABC):
         """Set the controls and forces of a step; return the joint targets that the worlds' delays let through."""
         self.actions[2], self.actions[1] = self.actions[1], self.actions[0]
         self.actions[0] = self.xp.clip(action, -6, 6)
-        self.shaper.step(self.flags, self.height, self.disturbed)
+        self.shaper.step(self.flags, self.height, self.disturbed, self.pushed)
         targets = self.default[: self.robot.n_lmo] + self.action_scale_rad * self.actions[0]
         targets[:, :12] += feedforward(
             self.shaper.swing(), self.odometry.raised(self.shaper.height_ref), self.robot.nominal_height_m,
@@ -238,7 +242,7 @@ class LegsTask(Worlds, ABC):
         applied = self.xp.where(self.delayed[:, None], self.targets, targets)
         self.targets = targets
         self._control[:, :, : self.robot.n_lmo] = applied[:, None]
-        arms = self.xp.where(self.calm[:, None], self.held, self.arms.step(self.opened))
+        arms = self.xp.where(self.quiet[:, None], self.held, self.arms.step(self.opened))
         self._control[:, :, self.robot.n_lmo : self.nu] = arms[:, None]
         self._external_forces()
         return applied
@@ -371,6 +375,7 @@ class LegsTask(Worlds, ABC):
         missing_m = self.shaper.height_ref - seen.pop("height")[:, 0]
         self.odometry.step(seen.pop("base_velocity"), seen["gyro"], seen["gravity"], self.shaper.v_ref, missing_m)
         self.disturbed = is_disturbed(self.odometry, seen["gravity"])
+        self.pushed = is_pushed(self.odometry, self.shaper.v_ref)
         terms = {
             "flags": self.flags,
             "v_ref": self.odometry.steer(self.shaper.v_ref),
@@ -383,7 +388,7 @@ class LegsTask(Worlds, ABC):
         }
         if self.latent is not None:
             height = self.shaper.height_ref - self.robot.nominal_height_m
-            ahead = self.xp.where(self.calm[:, None], self.held, self.arms.ahead)
+            ahead = self.xp.where(self.quiet[:, None], self.held, self.arms.ahead)
             terms["latent"] = self.latent.step(self.latent.encode(ahead, self.shaper.v_ref, height))
         actor = actor_observation(terms, self.robot.nominal_height_m, self.default, self.config.terms)
         feet = [self.sensor(f"{s}_foot_pos") for s in ("left", "right")]

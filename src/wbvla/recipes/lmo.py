@@ -77,7 +77,8 @@ class LmoConfig:
         push_m_s, shove_n, shove_nm: largest jump of the base's velocity, force and torque on the trunk for 0.2 s.
         hand_force_n, hand_force_share: steady force against the motion, and in which share of the worlds.
         redraw_s: how long a command lasts. reversals: share of the redraws that reverse all flags.
-        calm: share of the episodes that are left alone: nobody pushes, the arms stay, commands last four times as long.
+        calm: share of the episodes that are left alone: nobody pushes, commands last four times as long; in half of
+            them the arms stay as well.
         slowest: least share of the cruise speeds that half of the episodes ask for.
         terms: what the actor observes, of lmo/observation.py's TERMS.
         history: observations that the actor sees at once.
@@ -137,7 +138,7 @@ class LmoConfig:
     entropy: float = 0.0
     desired_kl: float = 0.03
     initial_std: float = 0.6
-    shaping: ShapingConfig = ShapingConfig(rests=True)
+    shaping: ShapingConfig = ShapingConfig(rests=True, pushed_hz=2.4)
 
 
 def lmo_g1() -> LmoConfig:
@@ -213,12 +214,12 @@ def lmo_g1_latent() -> LmoConfig:
 
 def lmo_g1_velocity() -> LmoConfig:
     """Return the baseline that tracks continuous velocities (tutorial 001, HOMIE-like) instead of flags."""
-    return replace(lmo_g1(), shaping=ShapingConfig(kind="velocity", rests=True))
+    return replace(lmo_g1(), shaping=replace(LmoConfig.shaping, kind="velocity"))
 
 
 def lmo_g1_stage2_velocity() -> LmoConfig:
     """Return the second stage of `lmo_g1_velocity`."""
-    return replace(lmo_g1_stage2(), shaping=ShapingConfig(kind="velocity", rests=True))
+    return replace(lmo_g1_stage2(), shaping=replace(LmoConfig.shaping, kind="velocity"))
 
 
 def lmo_paper() -> LmoConfig:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from wbvla.lmo.bench.interface import Interface, Term, read_interface
-from wbvla.lmo.command import CommandShaper, feedforward, is_disturbed
+from wbvla.lmo.command import CommandShaper, feedforward, is_disturbed, is_pushed
 from wbvla.lmo.controller import open_session, weights_folder
 from wbvla.lmo.odometry import LegKinematics, Odometry, base_velocity, pelvis_height
 from wbvla.robots.base import Robot
@@ -67,7 +67,8 @@ class Policy:
         values = self._values(velocity, flags, height, body)
         frame = np.concatenate([_scaled(t, values[t.name](t)) for t in i.terms], axis=1, dtype=np.float32)
         self.action = np.clip(self.network(self._stack(frame)), -i.action_clip, i.action_clip)
-        self.shaper.step(flags, height, is_disturbed(self.odometry, body.gravity))
+        pushed = is_pushed(self.odometry, v_ref)
+        self.shaper.step(flags, height, is_disturbed(self.odometry, body.gravity), pushed)
         target = np.tile(i.default, (len(command), 1))
         target[:, i.owned] += i.action_scale * self.action
         if i.feedforward:
